@@ -1,0 +1,91 @@
+"""The project's errors.
+
+::
+
+    GwmError                  root (model/errors.py)
+    ├── InputError            a value from the caller is unusable (also a ValueError)
+    ├── WeightsError          weights are missing, altered or do not fit
+    ├── ConfigError           an experiment or a setting is misspelt, out of range or contradicts another
+    ├── StorageError          a place can not be read or written
+    ├── DatasetError          a dataset does not exist, has no such version, or was made with another recipe
+    ├── FootageError          one piece of footage can not be used: carries a reason from a closed list
+    ├── ModelNotFoundError    a model reference leads nowhere
+    └── ServiceError          a local server did not start, or its port is taken
+
+Every message says what was got, what was expected, and what to do. All of them survive pickling, since Ray ships
+them between processes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from model.errors import GwmError, InputError, WeightsError
+
+RejectionReason = Literal[
+    "not_found",  # nothing at that URI
+    "not_video",  # no demuxer of the allowed ones recognises the bytes
+    "no_video_stream",  # audio only, attachments, cover art
+    "too_short",  # fewer than two frames after resampling: no motion to learn from
+    "corrupt",  # decoding failed part of the way
+    "mixed_sizes",  # a folder whose frames differ in size
+    "annotation_mismatch",  # a mask that does not fit its frame
+    "too_large",  # beyond the limits on pixels, frames or bytes
+    "timeout",  # beyond the limit on time
+    "crashed",  # the process that decoded it died
+    "internal",  # our fault: the detail holds the error
+]
+"""Why footage was refused. The list is closed: reports and retries select on it."""
+
+REJECTION_REASONS: tuple[RejectionReason, ...] = get_args(RejectionReason)
+
+
+class ConfigError(GwmError, ValueError):
+    """An experiment or a setting is misspelt, out of range or contradicts another."""
+
+
+class StorageError(GwmError):
+    """A place can not be read or written."""
+
+
+class DatasetError(GwmError):
+    """A dataset does not exist, has no such version, or was made with another recipe."""
+
+
+class ModelNotFoundError(GwmError):
+    """A model reference leads nowhere."""
+
+
+class ServiceError(GwmError):
+    """A local server did not start, or its port is taken."""
+
+
+class FootageError(GwmError):
+    """One piece of footage can not be used.
+
+    Example scenario: an audio file renamed to ``.mp4`` among a thousand videos; it becomes a row of the dead-letter
+    table and the other 999 go on.
+    """
+
+    def __init__(self, reason: RejectionReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason: RejectionReason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[FootageError], tuple[RejectionReason, str]]:
+        return FootageError, (self.reason, self.detail)
+
+
+__all__ = [
+    "REJECTION_REASONS",
+    "ConfigError",
+    "DatasetError",
+    "FootageError",
+    "GwmError",
+    "InputError",
+    "ModelNotFoundError",
+    "RejectionReason",
+    "ServiceError",
+    "StorageError",
+    "WeightsError",
+]

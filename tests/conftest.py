@@ -1,0 +1,54 @@
+"""Fixtures of all tests: a quiet environment of their own, seeded randomness and one Ray cluster for the session."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give every test an empty home, and undo what it did to the environment and to the random generators."""
+    environment = dict(os.environ)
+    monkeypatch.setenv("GWM_HOME", str(tmp_path_factory.mktemp("gwm_home")))
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One local Ray without a dashboard for all tests that need one."""
+    import ray
+
+    root = Path(__file__).resolve().parents[1]
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=200 * 2**20,
+        logging_level="ERROR",
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": str(root)}},
+    )
+    yield
+    ray.shutdown()
