@@ -1,0 +1,147 @@
+"""GWM, "Guess What Moves: Unsupervised Video and Image Segmentation by Anticipating Motion" (Choudhury et al., BMVC 2022).
+
+A network looks at a single image and splits it into K segments such that the optical flow inside each is explained by
+a simple parametric motion. Flow is only needed to train; no label is ever seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.errors import InputError
+from model.losses.flow_reconstruction import FoldedFlow, blended_loss, fold_flow, mixture_loss
+from model.losses.motion_models import MotionModelName
+from model.networks.unet import UNet
+from model.types import FramePair, LossTerms, Segmentation
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255; GWM's released configuration
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GwmConfig:
+    """What GWM computes. Defaults are the paper's; a deviation states its reason where it is made."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # else a nested typo is silently dropped
+
+    name: Literal["gwm"] = "gwm"
+    network: Literal["unet"] = "unet"
+    num_segments: int = 4
+    """K (paper, Table 2: 4 is best on DAVIS)."""
+    base_channels: int = 64
+    """Width of the U-Net at full resolution."""
+    bilinear: bool = False
+    """Bilinear instead of transposed upsampling in the U-Net."""
+    objective: Literal["mixture", "blended"] = "mixture"
+    """mixture: the paper's Eq. 3; blended: what the authors' code trains."""
+    motion_model: MotionModelName = "quadratic"
+    image_size: tuple[int, int] = (128, 224)
+    """Rows and columns that the network sees (section 4.1)."""
+    flow_size: tuple[int, int] = (480, 854)
+    """Rows and columns at which flow is compared (released code)."""
+    flow_resize: Literal["nearest", "area"] = "nearest"
+    """How stored flow comes to flow_size: nearest as the released code; area averages, for small flow sizes."""
+    flow_clip_px: float = 20.0
+    """Flow components are clipped to this many pixels at flow_size (released code; the paper is silent)."""
+    loss_weight: float = 0.03
+    """Multiplier of the loss (released code)."""
+
+    def __post_init__(self) -> None:
+        if self.num_segments < 2:
+            raise InputError(f"num_segments={self.num_segments}: expected 2 or more, foreground and background")
+        if self.base_channels < 1:
+            raise InputError(f"base_channels={self.base_channels}: expected 1 or more")
+        if min(self.image_size) < 16:
+            raise InputError(f"image_size={self.image_size}: the U-Net halves four times, so 16 rows and columns at least")
+        if min(self.flow_size) < 8:
+            raise InputError(f"flow_size={self.flow_size}: expected at least 8 rows and columns")
+        if self.flow_clip_px <= 0:
+            raise InputError(f"flow_clip_px={self.flow_clip_px}: expected a positive number of pixels")
+
+
+class Gwm(nn.Module):
+    """GWM around one segmentation network; implements ``model.methods.base.Method``."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: GwmConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_segments = config.num_segments
+        self.network = UNet(
+            num_segments=config.num_segments, base_channels=config.base_channels, bilinear=config.bilinear
+        )
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def prepare(self, pair: FramePair) -> dict[str, Tensor]:
+        """Resize image and flow; for the mixture objective also fold the flow onto the network's grid.
+
+        Returns ``image`` uint8 [3, h, w] and either ``flow`` [2, Hf, Wf] or ``products`` [2, p, h, w] with ``energy``.
+        The image is rounded to whole levels, at most half a level from the released code's.
+        """
+        config = self.config
+        image = resize_image(pair.image[None].float(), config.image_size)[0].round().to(torch.uint8)
+        flow = resize_flow(pair.flow, config.flow_size, config.flow_resize)
+        flow = flow.nan_to_num(0.0).clamp(-config.flow_clip_px, config.flow_clip_px)
+        if config.objective == "blended":
+            return {"image": image, "flow": flow}
+        folded = fold_flow(flow[None], config.image_size, config.motion_model)
+        return {"image": image, "products": folded.products[0], "energy": folded.energy[0]}
+
+    def training_loss(self, batch: Mapping[str, Tensor]) -> LossTerms:
+        """Return the weighted flow reconstruction loss; ``parts`` holds it unweighted, in px^2."""
+        logits, _ = self.network(self._normalise(batch["image"].float()))
+        with torch.autocast(logits.device.type, enabled=False):  # bf16 moments cost 8 to 200 % of the gradient
+            logits = logits.float()
+            if self.config.objective == "blended":
+                loss = blended_loss(logits, batch["flow"], self.config.motion_model)
+            else:
+                folded = FoldedFlow(
+                    products=batch["products"], energy=batch["energy"], flow_size=self.config.flow_size
+                )
+                loss = mixture_loss(logits.softmax(1), folded, self.config.motion_model)
+            return LossTerms(
+                total=(self.config.loss_weight * loss).float(), parts={"flow_reconstruction": loss.detach().float()}
+            )
+
+    def forward(self, batch: Mapping[str, Tensor]) -> LossTerms:
+        """Return ``training_loss(batch)``, so that a distributed wrapper sees the forward pass."""
+        return self.training_loss(batch)
+
+    @torch.no_grad()
+    def segment(self, images: Num[Tensor, "b 3 H W"]) -> Segmentation:
+        """Split RGB images in 0..255 into K soft segments at ``image_size``, with the decoder's features."""
+        resized = resize_image(images.float(), self.config.image_size)
+        logits, features = self.network(self._normalise(resized))
+        return Segmentation(probabilities=logits.float().softmax(1), features=features.float())
+
+    def _normalise(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        return (images - self.mean) / self.std
+
+
+def resize_image(images: Float[Tensor, "b 3 H W"], size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
+    """Resize as the released code does: bicubic, align_corners False, **no antialiasing**, clipped to 0..255."""
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bicubic", align_corners=False).clamp(0, 255)
+
+
+def resize_flow(
+    flow: Float[Tensor, "2 H W"], size: tuple[int, int], mode: Literal["nearest", "area"]
+) -> Float[Tensor, "2 h w"]:
+    """Resize flow and scale its vectors with the grid: twice the columns, twice the horizontal displacement."""
+    height, width = flow.shape[-2:]
+    if (height, width) == size:
+        return flow
+    resized = F.interpolate(flow[None], size=size, mode=mode)[0]
+    scale = flow.new_tensor([size[1] / width, size[0] / height])
+    return resized * scale[:, None, None]
