@@ -51,13 +51,13 @@ def overlay(
 ) -> Picture:
     """Draw a mask [H, W] (bool, or 0 and not 0) over a frame: translucent fill and a solid outline.
 
-    outline_px: width of the outline inside the mask; None takes 1/240 of the shorter side, at least 1; 0 draws
+    outline_px: width of the outline inside the mask; None takes 1/240 of the shorter side, at least 1; 0 for
     none.
     """
     _require_picture("overlay(frame)", frame)
     if mask.shape != frame.shape[:2]:
         raise InputError(
-            f"overlay(mask={mask.shape}, frame={frame.shape}): expected a mask of the frame's height and width;"
+            f"overlay(mask={mask.shape}, frame={frame.shape}): expected a mask as high and wide as the frame;"
             " resize the mask to the frame first"
         )
     inside = np.ascontiguousarray(mask != 0).view(np.uint8)
@@ -114,7 +114,7 @@ def flow_picture(
 
 
 def wheel_legend(side: int) -> Picture:
-    """Draw the flow wheel on a white square of ``side`` pixels: the colour at a point is motion towards it."""
+    """Draw the flow wheel on a white square of ``side`` pixels: a point is coloured as motion towards it."""
     centred = (np.arange(side) + 0.5) / side * 2 - 1
     columns, rows = np.meshgrid(centred, centred)
     vectors = np.stack([columns, rows])
@@ -126,7 +126,7 @@ def wheel_legend(side: int) -> Picture:
 def segments_picture(
     probabilities: NDArray[np.floating[Any]], *, frame: Picture | None = None, opacity: float = 0.8
 ) -> Picture:
-    """Blend one colour per segment by the soft segments [k, h, w]; over ``frame``, at its size, when given."""
+    """Blend one colour per segment by the soft segments [k, h, w]; over ``frame``, at its size, if given."""
     if probabilities.ndim != 3:
         raise InputError(f"segments_picture(probabilities={probabilities.shape}): expected [k, h, w]")
     colours = np.array(segment_colours(probabilities.shape[0]), dtype=np.float32)
