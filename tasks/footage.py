@@ -1,0 +1,224 @@
+"""Footage: turns what a user names (files, folders, DAVIS roots, globs, URIs) into clips.
+
+How a source is read, first match wins:
+
+- a file: a video or a single image by its extension; one without a known extension is taken for a video, and
+  decoding tells whether it is one;
+- a folder with ``JPEGImages`` in it: a DAVIS root. Of several resolutions ``480p`` is taken, as benchmarks
+  do, else the first; name ``JPEGImages/<resolution>`` to take another;
+- a folder of videos, searched recursively; images beside videos are thumbnails and left out;
+- a folder of images: one clip whose frames are its files in natural order;
+- a glob: every match as above, except that a matched file must have a known extension.
+
+A folder of frames below ``JPEGImages`` has its annotations at the same place below ``Annotations``, if any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from tasks.errors import FootageError, InputError, RejectionReason, StorageError
+from tasks.footage_files import (
+    IMAGE_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    base_name,
+    child_uri,
+    extension,
+    is_web,
+    list_folder,
+    natural_key,
+)
+from tasks.storage import fsspec_view, location
+
+FootageKind = Literal["video", "frames", "image"]
+
+DAVIS_FRAMES, DAVIS_ANNOTATIONS, DAVIS_RESOLUTION = "JPEGImages", "Annotations", "480p"
+MAX_CLIP_NAME_BYTES = 120
+"""File systems allow 255 bytes for a name; this leaves room for what is put around it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FootageItem:
+    """One clip to be decoded.
+
+    uri: absolute path or URI of a video file, an image file, or a folder of frames.
+    clip: name that is unique in its discovery and safe as a file name.
+    annotation_uri: folder of masks named like the frames, if there is one.
+    """
+
+    uri: str
+    clip: str
+    kind: FootageKind
+    annotation_uri: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """A source that gave no clip, and why."""
+
+    source: str
+    reason: RejectionReason
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """What sources hold: clips in the order of the sources (naturally inside one), and refused sources."""
+
+    items: tuple[FootageItem, ...]
+    rejections: tuple[Rejection, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    uri: str
+    kind: FootageKind
+    annotation_uri: str | None = None
+
+
+def discover(sources: Sequence[str]) -> Discovery:
+    """Find the clips that ``sources`` name; each clip once, however often it is named.
+
+    A source that leads nowhere becomes a rejection. Raises InputError when no source gives a clip.
+    """
+    if not sources:
+        raise InputError("no sources given: expected videos, folders, globs or URIs")
+    found: dict[str, _Found] = {}
+    rejections: list[Rejection] = []
+    for source in sources:
+        try:
+            found |= {clip.uri: clip for clip in _expand(str(source)) if clip.uri not in found}
+        except FootageError as error:
+            rejections.append(Rejection(source=str(source), reason=error.reason, detail=error.detail))
+    if not found:
+        details = "; ".join(rejection.detail for rejection in rejections)
+        raise InputError(f"no footage found: {details}. Expected {_EXPECTED}")
+    names = clip_names(list(found))
+    items = tuple(
+        FootageItem(uri=clip.uri, clip=names[clip.uri], kind=clip.kind, annotation_uri=clip.annotation_uri)
+        for clip in found.values()
+    )
+    return Discovery(items=items, rejections=tuple(rejections))
+
+
+def clip_names(uris: Sequence[str]) -> dict[str, str]:
+    """Name every URI: its stem, where stems collide after its folder's name, else with a hash of the URI.
+
+    Depends on the set of URIs only, not on their order. Names that differ only in case count as equal.
+    """
+    names = {uri: _safe(_stem(uri)) for uri in uris}
+    for uri in _colliding(names):
+        names[uri] = _safe(f"{PurePosixPath(uri).parent.name}_{_stem(uri)}")
+    for uri in _colliding(names):
+        names[uri] = f"{_safe(_stem(uri))}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+    return names
+
+
+_EXPECTED = (
+    f"videos ({', '.join(sorted(VIDEO_EXTENSIONS))}), folders of videos, folders of frames "
+    f"({', '.join(sorted(IMAGE_EXTENSIONS))}), a DAVIS root, a glob or an fsspec URI"
+)
+
+
+def _expand(source: str) -> list[_Found]:
+    try:
+        uri = location(source).uri if "::" not in source else source
+        filesystem, path = fsspec_view(uri)
+        filesystem.invalidate_cache()  # a long-lived process must see what arrived since its last listing
+        if is_web(uri):
+            return [_from_web(uri)]
+        if filesystem.exists(path):
+            return _from_folder(uri, source) if filesystem.isdir(path) else [_from_file(uri)]
+        if any(wildcard in path for wildcard in "*?["):
+            return _from_glob(uri, [str(match) for match in filesystem.glob(path)])
+    except (OSError, StorageError) as error:
+        raise FootageError("not_found", f"can not read {source}: {error}") from error
+    raise FootageError("not_found", f"nothing at {uri}")
+
+
+def _from_web(uri: str) -> _Found:
+    filesystem, path = fsspec_view(uri)
+    filesystem.info(path)  # FileNotFoundError when the server has no such page
+    return _from_file(uri)
+
+
+def _from_file(uri: str) -> _Found:
+    return _Found(uri=uri, kind="image" if extension(uri) in IMAGE_EXTENSIONS else "video")
+
+
+def _from_folder(uri: str, source: str) -> list[_Found]:
+    found = list(_walk(uri, frozenset()))
+    if not found:
+        raise FootageError("not_found", f"the folder {source} holds no videos and no images")
+    return found
+
+
+def _from_glob(uri: str, matches: list[str]) -> list[_Found]:
+    filesystem, _ = fsspec_view(uri)
+    found: list[_Found] = []
+    for path in sorted(matches, key=natural_key):
+        match = child_uri(uri, path)
+        if filesystem.isdir(path):
+            found += _walk(match, frozenset())
+        elif extension(match) in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS:
+            found.append(_from_file(match))
+    if not found:
+        raise FootageError("not_found", f"no footage matches {uri} ({len(matches)} other files do)")
+    return found
+
+
+def _walk(uri: str, parents: frozenset[str]) -> Iterator[_Found]:
+    real = os.path.realpath(uri)
+    if real in parents:  # a symbolic link to one of its own parents
+        return
+    listing = list_folder(uri)
+    by_name = {base_name(folder): folder for folder in listing.folders}
+    if DAVIS_FRAMES in by_name:
+        yield from _walk(_davis_frames(by_name[DAVIS_FRAMES]), parents | {real})
+        return
+    if listing.videos:
+        yield from (_Found(uri=video, kind="video") for video in listing.videos)
+    elif listing.images:
+        yield _Found(uri=uri, kind="frames", annotation_uri=_annotations_beside(uri))
+    for folder in listing.folders:
+        yield from _walk(folder, parents | {real})
+
+
+def _davis_frames(uri: str) -> str:
+    """The folder of sequences in ``JPEGImages``: one resolution, or itself where there are no resolutions."""
+    resolutions = [folder for folder in list_folder(uri).folders if list_folder(folder).folders]
+    preferred = [folder for folder in resolutions if base_name(folder) == DAVIS_RESOLUTION]
+    return (preferred or resolutions or [uri])[0]
+
+
+def _annotations_beside(uri: str) -> str | None:
+    head, frames, rest = uri.rpartition(f"/{DAVIS_FRAMES}/")
+    if not frames:
+        return None
+    candidate = f"{head}/{DAVIS_ANNOTATIONS}/{rest}"
+    filesystem, path = fsspec_view(candidate)
+    return candidate if filesystem.isdir(path) and list_folder(candidate).images else None
+
+
+def _stem(uri: str) -> str:
+    name = base_name(uri)
+    return PurePosixPath(name).stem if extension(uri) in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS else name
+
+
+def _safe(name: str) -> str:
+    """Letters and digits of any script, ``-``, ``_`` and inner dots; anything else becomes ``_``."""
+    cleaned = re.sub(r"[^\w.\-]+", "_", unicodedata.normalize("NFC", name)).strip("._-")
+    return cleaned.encode()[:MAX_CLIP_NAME_BYTES].decode(errors="ignore") or "clip"
+
+
+def _colliding(names: dict[str, str]) -> list[str]:
+    counts = Counter(name.casefold() for name in names.values())
+    return [uri for uri, name in names.items() if counts[name.casefold()] > 1]
