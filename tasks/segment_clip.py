@@ -1,0 +1,272 @@
+"""From the frames of a clip to its masks, label-free, in constant memory: for evaluation and ``segment``.
+
+Two passes::
+
+    pass 1  frames -> network (low resolution, in batches) ------> soft segments, spooled to a temporary file
+                   -> optical flow to the neighbouring frames -> motion saliency -> sums per grouping
+            then one grouping of the segments is chosen for the whole clip (model/foreground.py)
+    pass 2  spool -> soft mask of the chosen group -> bilinear to the frame's size -> mask
+
+The spool is what keeps both the memory constant and the network from running twice.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.foreground import ClipEvidence, ForegroundRule, Grouping, choose_grouping, group_mask
+from model.methods.base import Method
+from model.optical_flow import OpticalFlowEstimator, clip_flows
+from model.saliency import motion_saliency
+from model.types import Segmentation
+from tasks.errors import InputError
+from tasks.pictures import Picture
+
+_BATCH_PIXELS = (
+    4_000_000  # native pixels of one batch, 12 bytes each as float32: bounds memory for 4K footage
+)
+_LEAST_FLOW_SIDE = 32
+_SPOOL_SCALE = 65535  # probabilities as uint16: error 8e-6, half the size of float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """How a clip is looked at; nothing here sees a label.
+
+    gaps: frame gaps whose flow makes the motion saliency (design: +1 and -1 averaged).
+    flow_max_side: frames are reduced to this longer side before optical flow; the network sees 224 columns,
+        so flow at twice that resolution loses nothing that the saliency could keep.
+    batch_size: frames per network call, fewer for large frames.
+    rule: how the foreground is chosen; ``motion`` falls back to ``border`` where there is no flow.
+    """
+
+    gaps: tuple[int, ...] = (1, -1)
+    flow_max_side: int = 427
+    batch_size: int = 8
+    rule: ForegroundRule = "motion"
+
+    def __post_init__(self) -> None:
+        if self.flow_max_side < 32 or self.batch_size < 1:
+            raise InputError(
+                f"ClipOptions(flow_max_side={self.flow_max_side}, batch_size={self.batch_size}): expected at "
+                "least 32 pixels and 1 frame"
+            )
+
+
+class ProbabilitySpool:
+    """Soft segments of a clip on disk: appended once, read in any order, deleted by ``close``."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="gwm_segments_")  # noqa: SIM115 - closed by close()
+        self._shape: tuple[int, int, int] | None = None
+        self.num_frames = 0
+
+    def append(self, probabilities: Tensor) -> None:
+        """Add frames [t, k, h, w]; every frame of a clip has the same shape."""
+        shape = (int(probabilities.shape[1]), int(probabilities.shape[2]), int(probabilities.shape[3]))
+        if self._shape not in (None, shape):
+            raise InputError(f"segments of shape {shape} after {self._shape}: one clip has one size")
+        self._shape = shape
+        levels = (probabilities.detach().cpu().float() * _SPOOL_SCALE).round().clamp(0, _SPOOL_SCALE)
+        self._file.seek(self.num_frames * self._frame_bytes)
+        self._file.write(levels.numpy().astype(np.uint16).tobytes())
+        self.num_frames += len(probabilities)
+
+    def read(self, frame: int) -> Tensor:
+        """Return frame ``frame`` as float32 [k, h, w]."""
+        if self._shape is None or not 0 <= frame < self.num_frames:
+            raise InputError(f"frame {frame}: the clip has frames 0 to {self.num_frames - 1}")
+        self._file.seek(frame * self._frame_bytes)
+        levels = np.frombuffer(self._file.read(self._frame_bytes), dtype=np.uint16)
+        return torch.from_numpy(levels.astype(np.float32) / _SPOOL_SCALE).view(self._shape)
+
+    @property
+    def num_segments(self) -> int:
+        """K; 0 before the first frame."""
+        return self._shape[0] if self._shape else 0
+
+    @property
+    def _frame_bytes(self) -> int:
+        return int(np.prod(self._shape)) * 2 if self._shape else 0
+
+    def close(self) -> None:
+        """Delete the temporary file."""
+        self._file.close()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClipSegments:
+    """What pass 1 found: soft segments per frame and the foreground grouping. Use ``with`` to close it."""
+
+    spool: ProbabilitySpool
+    evidence: ClipEvidence
+    grouping: Grouping
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the clip."""
+        return self.spool.num_frames
+
+    def probabilities(self, frame: int) -> Tensor:
+        """Return the soft segments of a frame at the network's resolution, [k, h, w]."""
+        return self.spool.read(frame)
+
+    def mask(self, frame: int, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Return the foreground mask of a frame at ``size`` (rows, columns)."""
+        return native_mask(self.probabilities(frame), self.grouping.segments, size)
+
+    def __enter__(self) -> ClipSegments:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.spool.close()
+
+
+def native_mask(probabilities: Tensor, segments: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return which pixels belong to ``segments`` at ``size``: bilinear, then more likely inside than not."""
+    soft = group_mask(probabilities, tuple(segments))
+    enlarged = F.interpolate(soft[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    mask: NDArray[np.bool_] = (enlarged > 0.5).numpy()
+    return mask
+
+
+class ClipSegmenter:
+    """Runs a method and an optical flow estimator over clips; built once per process."""
+
+    def __init__(
+        self,
+        method: Method,
+        estimator: OpticalFlowEstimator | None,
+        options: ClipOptions | None = None,
+        *,
+        device: str = "cpu",
+    ) -> None:
+        """``estimator`` None leaves motion out: the foreground is then chosen by the border rule."""
+        self.method = method
+        self.estimator = estimator
+        self.options = options or ClipOptions()
+        self.device = torch.device(device)
+        if isinstance(method, torch.nn.Module):
+            method.to(self.device).eval()
+
+    def segment_clip(
+        self,
+        frames: Iterable[Picture],
+        *,
+        on_batch: Callable[[int, Segmentation], None] | None = None,
+        on_frame: Callable[[int], None] | None = None,
+    ) -> ClipSegments:
+        """Look at all frames of a clip once and choose its foreground.
+
+        on_batch: called with the index of a batch's first frame and its segmentation, before it is spooled.
+        on_frame: called with the number of frames seen so far.
+        Raises InputError for a clip without frames.
+        """
+        spool, evidence = ProbabilitySpool(), ClipEvidence(self.method.num_segments)
+        try:
+            for images, flows in _batches(self._with_flows(frames), self.options.batch_size):
+                segmentation = self._segment(images)
+                if on_batch:
+                    on_batch(spool.num_frames, segmentation)
+                spool.append(segmentation.probabilities)
+                self._gather(evidence, segmentation.probabilities, flows)
+                if on_frame:
+                    on_frame(spool.num_frames)
+            grouping = choose_grouping(evidence, self.options.rule)
+        except BaseException:
+            spool.close()
+            raise
+        return ClipSegments(spool=spool, evidence=evidence, grouping=grouping)
+
+    def flow_between(self, first: Picture, second: Picture) -> NDArray[np.float32]:
+        """Return the optical flow [2, h, w] from one frame to another at the reduced size, in its pixels."""
+        if self.estimator is None:
+            raise InputError("this segmenter has no optical flow estimator: build it with one, such as 'dis'")
+        codes = [self.estimator.encode(self._reduced(frame)) for frame in (first, second)]
+        flow: NDArray[np.float32] = self.estimator.flow([(codes[0], codes[1])])[0].float().cpu().numpy()
+        return flow
+
+    def _with_flows(self, frames: Iterable[Picture]) -> Iterator[tuple[Picture, dict[int, Tensor | None]]]:
+        """Pair every frame with its flows, holding only the frames that a gap spans."""
+        if self.estimator is None:
+            for frame in frames:
+                yield frame, {}
+            return
+        waiting: deque[Picture] = deque()
+
+        def reduced() -> Iterator[Tensor]:
+            for frame in frames:
+                waiting.append(frame)
+                yield self._reduced(frame)
+
+        for flows in clip_flows(self.estimator, reduced(), self.options.gaps):
+            yield waiting.popleft(), flows
+
+    def _reduced(self, frame: Picture) -> Tensor:
+        height, width = frame.shape[:2]
+        scale = min(1.0, self.options.flow_max_side / max(height, width))
+        # DIS can not look at sides under 32 px: what is smaller, or very long, is stretched to that.
+        size = (max(_LEAST_FLOW_SIDE, round(width * scale)), max(_LEAST_FLOW_SIDE, round(height * scale)))
+        if size != (width, height):
+            frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+        return torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+
+    @torch.no_grad()
+    def _segment(self, frames: Sequence[Picture]) -> Segmentation:
+        images = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+        return self.method.segment(images.to(self.device).float())
+
+    @torch.no_grad()
+    def _gather(
+        self, evidence: ClipEvidence, probabilities: Tensor, flows: Sequence[dict[int, Tensor | None]]
+    ) -> None:
+        """Add a batch to the evidence, frames with flow and frames without apart."""
+        size = (int(probabilities.shape[-2]), int(probabilities.shape[-1]))
+        maps = [_clip_saliency(frame_flows, size) for frame_flows in flows]
+        moving = {index: saliency for index, saliency in enumerate(maps) if saliency is not None}
+        still = [index for index in range(len(maps)) if index not in moving]
+        if moving:
+            saliency = torch.stack(list(moving.values())).to(probabilities.device)
+            evidence.update(probabilities[list(moving)], saliency)
+        if still:
+            evidence.update(probabilities[still], None)
+
+
+def _clip_saliency(flows: dict[int, Tensor | None], size: tuple[int, int]) -> Tensor | None:
+    """Average the saliency of a frame's flows at ``size``; None where there is no flow at all."""
+    known = [flow for flow in flows.values() if flow is not None]
+    if not known:
+        return None
+    # Averaged down first: the saliency is compared with masks of this size, and costs a quarter here.
+    reduced = F.interpolate(torch.stack(known).float(), size=size, mode="area")
+    return motion_saliency(reduced).mean(0)
+
+
+def _batches(
+    frames: Iterator[tuple[Picture, dict[int, Tensor | None]]], batch_size: int
+) -> Iterator[tuple[list[Picture], list[dict[int, Any]]]]:
+    images: list[Picture] = []
+    flows: list[dict[int, Any]] = []
+    for image, frame_flows in frames:
+        images.append(image)
+        flows.append(frame_flows)
+        limit = max(1, min(batch_size, _BATCH_PIXELS // (image.shape[0] * image.shape[1])))
+        if len(images) >= limit:
+            yield images, flows
+            images, flows = [], []
+    if images:
+        yield images, flows
