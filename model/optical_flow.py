@@ -110,6 +110,4 @@ def _flows_of(
 
 def _check_gaps(gaps: Sequence[int]) -> None:
     if not gaps or 0 in gaps or len(set(gaps)) != len(gaps):
-        raise InputError(
-            f"gaps={tuple(gaps)}: expected distinct frame gaps other than 0, such as (1, -1, 2, -2)"
-        )
+        raise InputError(f"gaps={tuple(gaps)}: expected distinct frame gaps other than 0, such as (1, -1, 2, -2)")

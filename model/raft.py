@@ -23,9 +23,7 @@ from model.weights import fit_state_dict, load_state_dict, sha256_of
 
 VARIANTS = {"raft-large": raft_large, "raft-small": raft_small}
 
-DEFAULT_UPDATES = (
-    12  # torchvision's and the authors' default in training; GWM and MG computed their flows with 20
-)
+DEFAULT_UPDATES = 12  # torchvision's and the authors' default in training; GWM and MG computed their flows with 20
 DOWNSAMPLING = 8  # of both encoders
 # Four pyramid levels halve the features three times and must keep two values to interpolate between:
 # 8 * 2 * 2^3 = 128 px after padding to a multiple of 8.
@@ -69,9 +67,7 @@ class RaftEstimator:
         if variant not in VARIANTS:
             raise InputError(f"RaftEstimator(variant={variant!r}): expected one of {', '.join(VARIANTS)}")
         if num_updates < 1:
-            raise InputError(
-                f"RaftEstimator(num_updates={num_updates}): expected at least 1; the usual are 12 and 20"
-            )
+            raise InputError(f"RaftEstimator(num_updates={num_updates}): expected at least 1; the usual are 12 and 20")
         if is_princeton_checkpoint(state):
             state = convert_princeton_checkpoint(state)
         self.name = variant if num_updates == DEFAULT_UPDATES else f"{variant}-{num_updates}"
@@ -108,9 +104,7 @@ class RaftEstimator:
         """Run both encoders on an RGB frame in 0..255; raise InputError for a side under 121 px."""
         padding = padding_to_multiple(frame.shape[-2], frame.shape[-1], DOWNSAMPLING)
         self._check_size(frame.shape[-2], frame.shape[-1])
-        image = (
-            2 * (frame[None].to(self.device, torch.float32) / 255) - 1
-        )  # the order of the authors, to the last bit
+        image = 2 * (frame[None].to(self.device, torch.float32) / 255) - 1  # the order of the authors, to the last bit
         image = F.pad(image, padding, mode="replicate")
         return EncodedFrame(
             features=self._network.feature_encoder(image),
@@ -172,9 +166,7 @@ def padding_to_multiple(height: int, width: int, multiple: int) -> tuple[int, in
     return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
 
 
-def crop_padding(
-    padded: Float[Tensor, "n c Hp Wp"], padding: tuple[int, int, int, int]
-) -> Float[Tensor, "n c H W"]:
+def crop_padding(padded: Float[Tensor, "n c Hp Wp"], padding: tuple[int, int, int, int]) -> Float[Tensor, "n c H W"]:
     """Cut off what ``padding`` (left, right, top, bottom) added."""
     left, right, top, bottom = padding
     return padded[..., top : padded.shape[-2] - bottom, left : padded.shape[-1] - right]

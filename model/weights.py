@@ -95,7 +95,5 @@ def _named_tensors(content: object, path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds a {type(content).__name__}: expected a dict of named tensors")
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(
-                f"{path} holds {type(value).__name__} under {name!r}: expected only named tensors"
-            )
+            raise WeightsError(f"{path} holds {type(value).__name__} under {name!r}: expected only named tensors")
     return dict(content)

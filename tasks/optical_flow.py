@@ -46,17 +46,13 @@ class _Request(NamedTuple):
 
 def _dis(request: _Request, *, preset: str) -> OpticalFlowEstimator:
     if request.weights is not None or request.sha256 is not None:
-        raise InputError(
-            f"DIS optical flow takes no weights, got {request.weights or request.sha256}: leave them out"
-        )
+        raise InputError(f"DIS optical flow takes no weights, got {request.weights or request.sha256}: leave them out")
     return DisEstimator(preset)
 
 
 def _raft(request: _Request, *, variant: str, num_updates: int) -> OpticalFlowEstimator:
     path = find_weights(variant, request.weights or DEFAULT_RAFT_WEIGHTS, request.sha256, request.cache_dir)
-    return RaftEstimator.from_file(
-        variant, path, sha256=request.sha256, num_updates=num_updates, device=request.device
-    )
+    return RaftEstimator.from_file(variant, path, sha256=request.sha256, num_updates=num_updates, device=request.device)
 
 
 ESTIMATORS: dict[str, Callable[[_Request], OpticalFlowEstimator]] = {
@@ -92,9 +88,7 @@ def build_estimator(
     return ESTIMATORS[name](_Request(weights, sha256, device, cache_dir))
 
 
-def find_weights(
-    variant: str, weights: str, sha256: str | None = None, cache_dir: Path | None = None
-) -> Path:
+def find_weights(variant: str, weights: str, sha256: str | None = None, cache_dir: Path | None = None) -> Path:
     """Return a local file with the weights, downloading it into ``cache_dir`` when it is not there yet.
 
     The content of a local file is left for the loader to check. Raises WeightsError when there is no such
@@ -138,9 +132,7 @@ def _torchvision_file(url: str, cache: Path) -> Path:
 def _fetched_file(uri: str, sha256: str | None, cache: Path) -> Path:
     """Return the cached copy of a URI, named by its hash; bytes with another hash are never kept."""
     if sha256 is None:
-        raise WeightsError(
-            f"weights at {uri} have no pinned SHA-256: add it, so that nobody can swap them unnoticed"
-        )
+        raise WeightsError(f"weights at {uri} have no pinned SHA-256: add it, so that nobody can swap them unnoticed")
     digest = sha256.strip().lower()
     path = cache / f"{digest[:16]}-{Path(urlsplit(uri).path).name}"
     if path.is_file():
