@@ -87,8 +87,7 @@ def gaps_of_schema(columns: Iterable[str]) -> tuple[int, ...]:
 
 def require_frame_columns(columns: Iterable[str], place: str) -> None:
     """Raise DatasetError unless all columns of a dataset are among ``columns``."""
-    missing = [name for name, _ in FRAME_COLUMNS if name not in set(columns)]
+    have = set(columns)
+    missing = [name for name, _ in FRAME_COLUMNS if name not in have]
     if missing:
-        raise DatasetError(
-            f"{place}: not a dataset, columns {missing} are missing; give the folder that ingest wrote"
-        )
+        raise DatasetError(f"{place}: not a dataset, columns {missing} are missing; give the folder that ingest wrote")
