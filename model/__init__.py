@@ -1,0 +1,1 @@
+"""The numerical part: pure torch, runs on a bare GPU box without ray, prefect, mlflow, pyarrow or pydantic."""

@@ -62,9 +62,7 @@ def membership(num_segments: int, *, device: torch.device | None = None) -> Floa
     return table
 
 
-def group_mask(
-    probabilities: Float[Tensor, "*t k h w"], segments: tuple[int, ...]
-) -> Float[Tensor, "*t h w"]:
+def group_mask(probabilities: Float[Tensor, "*t k h w"], segments: tuple[int, ...]) -> Float[Tensor, "*t h w"]:
     """Return the probability of belonging to any of ``segments``."""
     return probabilities[..., list(segments), :, :].sum(-3)
 
@@ -89,12 +87,12 @@ class ClipEvidence:
         self.border = torch.zeros(count, dtype=torch.float64)
         self.overlap = torch.zeros(count, dtype=torch.float64)
 
-    def update(
-        self, probabilities: Float[Tensor, "t k h w"], saliency: Float[Tensor, "t h w"] | None
-    ) -> None:
+    def update(self, probabilities: Float[Tensor, "t k h w"], saliency: Float[Tensor, "t h w"] | None) -> None:
         """Add frames; ``saliency`` is None where no flow is at hand, as for a still image."""
         if probabilities.shape[1] != self.num_segments:
-            raise InputError(f"got {probabilities.shape[1]} segments, expected {self.num_segments} as in earlier frames")
+            raise InputError(
+                f"got {probabilities.shape[1]} segments, expected {self.num_segments} as in earlier frames"
+            )
         masks = grouping_masks(probabilities).double()
         strip = border_strip(*masks.shape[-2:], device=masks.device)
         self.num_frames += len(masks)

@@ -28,9 +28,7 @@ def pool_features(
     return F.normalize(pooled, dim=-1, eps=AFFINITY_FLOOR)
 
 
-def affinity_matrix(
-    pooled: Float[Tensor, "b k c"], *, floor: float = AFFINITY_FLOOR
-) -> Float[Tensor, "b k k"]:
+def affinity_matrix(pooled: Float[Tensor, "b k c"], *, floor: float = AFFINITY_FLOOR) -> Float[Tensor, "b k k"]:
     """Return cosine similarities of unit features, floored so that the graph stays connected."""
     return (pooled @ pooled.mT).clamp_min(floor)
 

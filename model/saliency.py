@@ -7,7 +7,6 @@ not explain is salient.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -42,7 +41,7 @@ def global_motion(flow: Float[Tensor, "n 2 h w"]) -> Float[Tensor, "n 2 h w"]:
 
 
 def motion_saliency(flow: Float[Tensor, "n 2 h w"]) -> Float[Tensor, "n h w"]:
-    """Return in 0..1 how far each pixel departs from the global motion, relative to the 98th percentile of its frame."""
+    """Return in 0..1 how far each pixel departs from the global motion, as a share of its frame's 98th percentile."""
     residual = (flow - global_motion(flow)).square().sum(1).sqrt()
     top = residual.flatten(1).quantile(PERCENTILE, dim=1).clamp_min(1e-6)
     return (residual / top[:, None, None]).clamp_max(1)
@@ -56,9 +55,7 @@ def _border_weights(flow: Float[Tensor, "n 2 h w"]) -> Float[Tensor, "n h w"]:
     return weights
 
 
-def _weighted_quadratic(
-    flow: Float[Tensor, "n 2 h w"], weights: Float[Tensor, "n h w"]
-) -> Float[Tensor, "n 2 h w"]:
+def _weighted_quadratic(flow: Float[Tensor, "n 2 h w"], weights: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2 h w"]:
     model = motion_model("quadratic")
     rows, columns = (
         axis_powers(size, 2 * model.degree, device=flow.device, dtype=flow.dtype) for size in flow.shape[-2:]

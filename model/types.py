@@ -16,7 +16,7 @@ from model.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FramePair:
-    """A frame and the optical flow that leads from it to the frame ``gap`` later: one training sample before preparation.
+    """A frame and the optical flow that leads from it to the frame ``gap`` later: one sample before preparation.
 
     image: RGB, 0..255.
     flow: displacement in pixels of the flow's own grid; channel 0 along columns, channel 1 along rows.

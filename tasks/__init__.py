@@ -1,0 +1,1 @@
+"""Ray work and its plain functions: footage, datasets, training, evaluation, segmentation."""

@@ -68,8 +68,7 @@ def fold_flow(flow: Float[Tensor, "b 2 H W"], size: tuple[int, int], name: Motio
     """
     model = motion_model(name)
     height, width = flow.shape[-2:]
-    options = {"device": flow.device, "dtype": flow.dtype}
-    rows, columns = (axis_powers(n, model.degree, **options) for n in (height, width))
+    rows, columns = (axis_powers(n, model.degree, device=flow.device, dtype=flow.dtype) for n in (height, width))
     basis = rows[:, model.y_powers].T[:, :, None] * columns[:, model.x_powers].T[:, None, :]  # (p, H, W)
     products = (flow[:, :, None] * basis).flatten(1, 2)  # (b, 2p, H, W)
     if size != (height, width):
@@ -115,14 +114,15 @@ def mixture_loss(
 
 
 def blended_reconstruction(
-    probabilities: Float[Tensor, "b k h w"], flow: Float[Tensor, "b 2 H W"], name: MotionModelName = "quadratic"
+    probabilities: Float[Tensor, "b k h w"],
+    flow: Float[Tensor, "b 2 H W"],
+    name: MotionModelName = "quadratic",
 ) -> Float[Tensor, "b 2 H W"]:
-    """Return the flow that the segments explain together: sum_k m_k (Phi theta_k), theta_k fitted with weights m_k^2."""
+    """Return the flow that the segments explain together, sum_k m_k Phi theta_k, each fitted with weights m_k^2."""
     model = motion_model(name)
     height, width = flow.shape[-2:]
     masks = _upsample(probabilities, (height, width))
-    options = {"device": flow.device, "dtype": flow.dtype}
-    rows, columns = (axis_powers(n, 2 * model.degree, **options) for n in (height, width))
+    rows, columns = (axis_powers(n, 2 * model.degree, device=flow.device, dtype=flow.dtype) for n in (height, width))
     squared = masks.square()
     moments = separable_moments(squared, rows, columns)  # (b, k, d, d)
     small_rows, small_columns = rows[:, : model.degree + 1], columns[:, : model.degree + 1]
@@ -133,7 +133,9 @@ def blended_reconstruction(
 
 
 def blended_loss(
-    logits: Float[Tensor, "b k h w"], flow: Float[Tensor, "b 2 H W"], motion_model: MotionModelName = "quadratic"
+    logits: Float[Tensor, "b k h w"],
+    flow: Float[Tensor, "b 2 H W"],
+    motion_model: MotionModelName = "quadratic",
 ) -> Float[Tensor, ""]:
     """Return the mean squared error of the blended reconstruction, in px^2 (the authors' code, without its 0.03)."""
     return F.mse_loss(blended_reconstruction(logits.softmax(1), flow, motion_model), flow)

@@ -19,7 +19,7 @@ from model.errors import InputError
 
 MotionModelName = Literal["constant", "affine", "quadratic"]
 
-_MAX_DEGREE: dict[MotionModelName, int] = {"constant": 0, "affine": 1, "quadratic": 2}
+_MAX_DEGREE: dict[str, int] = {"constant": 0, "affine": 1, "quadratic": 2}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +41,7 @@ class MotionModel:
 
 
 @lru_cache(maxsize=8)
-def motion_model(name: MotionModelName) -> MotionModel:
+def motion_model(name: str) -> MotionModel:
     """Return the motion model called ``name``; raises InputError for an unknown name."""
     if name not in _MAX_DEGREE:
         raise InputError(f"motion_model={name!r}: expected one of {', '.join(get_args(MotionModelName))}")

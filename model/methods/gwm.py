@@ -1,4 +1,4 @@
-"""GWM, "Guess What Moves: Unsupervised Video and Image Segmentation by Anticipating Motion" (Choudhury et al., BMVC 2022).
+"""GWM, "Guess What Moves" (Choudhury et al., BMVC 2022): segmentation by anticipating motion.
 
 A network looks at a single image and splits it into K segments such that the optical flow inside each is explained by
 a simple parametric motion. Flow is only needed to train; no label is ever seen.
@@ -59,7 +59,9 @@ class GwmConfig:
         if self.base_channels < 1:
             raise InputError(f"base_channels={self.base_channels}: expected 1 or more")
         if min(self.image_size) < 16:
-            raise InputError(f"image_size={self.image_size}: the U-Net halves four times, so 16 rows and columns at least")
+            raise InputError(
+                f"image_size={self.image_size}: the U-Net halves four times, so 16 rows and columns at least"
+            )
         if min(self.flow_size) < 8:
             raise InputError(f"flow_size={self.flow_size}: expected at least 8 rows and columns")
         if self.flow_clip_px <= 0:
@@ -105,12 +107,11 @@ class Gwm(nn.Module):
             if self.config.objective == "blended":
                 loss = blended_loss(logits, batch["flow"], self.config.motion_model)
             else:
-                folded = FoldedFlow(
-                    products=batch["products"], energy=batch["energy"], flow_size=self.config.flow_size
-                )
+                folded = FoldedFlow(products=batch["products"], energy=batch["energy"], flow_size=self.config.flow_size)
                 loss = mixture_loss(logits.softmax(1), folded, self.config.motion_model)
             return LossTerms(
-                total=(self.config.loss_weight * loss).float(), parts={"flow_reconstruction": loss.detach().float()}
+                total=(self.config.loss_weight * loss).float(),
+                parts={"flow_reconstruction": loss.detach().float()},
             )
 
     def forward(self, batch: Mapping[str, Tensor]) -> LossTerms:

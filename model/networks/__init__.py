@@ -1,0 +1,1 @@
+"""Networks that the methods are built from."""

@@ -68,9 +68,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(UpBlock(a, b, bilinear=bilinear) for a, b in zip(ins, outs, strict=True))
         self.head = nn.Conv2d(widths[0], num_segments, 1)
 
-    def forward(
-        self, images: Float[Tensor, "b 3 h w"]
-    ) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b c h w"]]:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b c h w"]]:
         """Return mask logits and the decoder features they were read from, both at the images' resolution."""
         x = self.stem(images)
         skips = []

@@ -1,0 +1,108 @@
+"""Motion saliency and the label-free choice of the foreground, on scenes whose answer is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.errors import InputError
+from model.foreground import (
+    ClipEvidence,
+    all_groupings,
+    choose_grouping,
+    group_mask,
+    grouping_masks,
+    oracle_group_per_frame,
+)
+from model.saliency import global_motion, motion_saliency
+
+HEIGHT, WIDTH = 36, 64
+
+
+def quadratic_camera() -> Tensor:
+    """A camera whose motion is quadratic in the pixel's position, up to 4 px."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, HEIGHT), torch.linspace(-1, 1, WIDTH), indexing="ij")
+    return torch.stack([2 + x - 0.5 * x * y, -1 + 0.7 * y + 0.4 * x * x])
+
+
+def object_mask() -> Tensor:
+    mask = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    mask[10:26, 20:44] = True
+    return mask
+
+
+def scene(num_frames: int = 3) -> tuple[Tensor, Tensor]:
+    """Object split over segments 1 and 2, background over 0 and 3; object moves 3 px against the camera."""
+    labels = torch.zeros(HEIGHT, WIDTH, dtype=torch.long)
+    labels[:, WIDTH // 2 :] = 3
+    labels[object_mask()] = 1
+    labels[18:26, 20:44] = 2
+    probabilities = torch.nn.functional.one_hot(labels, 4).permute(2, 0, 1).float() * 0.9 + 0.025
+    flow = quadratic_camera()
+    flow[0][object_mask()] += 3
+    return probabilities.expand(num_frames, -1, -1, -1), flow.expand(num_frames, -1, -1, -1)
+
+
+def test_global_motion_ignores_the_object() -> None:
+    _, flow = scene(1)
+    torch.testing.assert_close(global_motion(flow)[0], quadratic_camera(), rtol=0, atol=0.02)
+
+
+def test_saliency_is_one_on_the_object_and_zero_around_it() -> None:
+    _, flow = scene(1)
+    saliency = motion_saliency(flow)[0]
+    assert saliency[object_mask()].min() > 0.95
+    assert saliency[~object_mask()].max() < 0.05
+
+
+def test_still_flow_is_finite() -> None:
+    assert torch.isfinite(motion_saliency(torch.zeros(1, 2, HEIGHT, WIDTH))).all()
+
+
+def test_motion_rule_joins_the_segments_of_the_object() -> None:
+    probabilities, flow = scene()
+    evidence = ClipEvidence(4)
+    for frame in range(3):  # streaming: one frame at a time
+        evidence.update(probabilities[frame : frame + 1], motion_saliency(flow[frame : frame + 1]))
+    grouping = choose_grouping(evidence, "motion")
+    assert grouping.segments == (1, 2)
+    assert grouping.label_free
+    assert ((group_mask(probabilities, grouping.segments) > 0.5) == object_mask()).all()
+
+
+def test_order_of_segments_does_not_matter() -> None:
+    probabilities, flow = scene()
+    evidence = ClipEvidence(4)
+    evidence.update(probabilities[:, [2, 0, 1, 3]], motion_saliency(flow))
+    assert choose_grouping(evidence, "motion").segments == (0, 2)
+
+
+def test_border_rule_needs_no_flow() -> None:
+    probabilities, _ = scene(1)
+    evidence = ClipEvidence(4)
+    evidence.update(probabilities, None)
+    assert choose_grouping(evidence, "border").segments == (1, 2)
+    assert choose_grouping(evidence, "motion").rule == "border"
+
+
+def test_oracle_picks_the_better_mask_of_each_frame() -> None:
+    probabilities, _ = scene(2)
+    annotations = torch.stack([object_mask(), ~object_mask()])
+    chosen = oracle_group_per_frame(grouping_masks(probabilities), annotations)
+    assert (chosen == annotations).all()
+
+
+def test_groupings_leave_out_nothing_and_everything() -> None:
+    assert len(all_groupings(4)) == 14
+    assert () not in all_groupings(3)
+
+
+def test_guards() -> None:
+    with pytest.raises(InputError, match="2 to 8"):
+        ClipEvidence(9)
+    with pytest.raises(InputError, match="no frames"):
+        choose_grouping(ClipEvidence(4))
+    evidence = ClipEvidence(4)
+    with pytest.raises(InputError, match="got 3 segments"):
+        evidence.update(torch.full((1, 3, 8, 8), 1 / 3), None)

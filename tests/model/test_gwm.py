@@ -1,0 +1,108 @@
+"""The GWM method around its U-Net: sizes, preparation, segmentation, learning, refused configurations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model.errors import InputError
+from model.methods import build_method
+from model.methods.base import Method
+from model.methods.gwm import Gwm, GwmConfig, resize_flow
+from model.networks.unet import UNet
+from model.types import FramePair, Segmentation
+
+SMALL = {"base_channels": 4, "image_size": (32, 48), "flow_size": (60, 90), "num_segments": 3}
+
+
+def pair(height: int = 60, width: int = 90) -> FramePair:
+    """A square that moves right over a still background."""
+    image = torch.randint(0, 80, (3, height, width), dtype=torch.uint8)
+    flow = torch.zeros(2, height, width)
+    image[:, 20:44, 30:60] += 150
+    flow[0, 20:44, 30:60] = 4
+    return FramePair(image=image, flow=flow, gap=1)
+
+
+@pytest.mark.parametrize(("bilinear", "count"), [(False, 31_037_828), (True, 17_263_172)])
+def test_unet_has_the_parameter_counts_of_the_original(bilinear: bool, count: int) -> None:
+    network = UNet(num_segments=4, bilinear=bilinear)
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+def test_unet_keeps_sizes_that_sixteen_does_not_divide() -> None:
+    logits, features = UNet(num_segments=4, base_channels=4)(torch.zeros(1, 3, 37, 51))
+    assert logits.shape == (1, 4, 37, 51)
+    assert features.shape == (1, 4, 37, 51)
+
+
+@pytest.mark.parametrize("objective", ["mixture", "blended"])
+def test_a_few_steps_separate_a_moving_square(objective: str) -> None:
+    method = build_method(GwmConfig(objective=objective, **SMALL))
+    assert isinstance(method, Method)
+    batch = {name: torch.stack([value, value]) for name, value in method.prepare(pair()).items()}
+    optimiser = torch.optim.AdamW(method.parameters(), lr=3e-3)
+    first = last = method(batch).total.item()
+    for _ in range(40):
+        optimiser.zero_grad()
+        terms = method(batch)
+        terms.total.backward()
+        optimiser.step()
+        last = terms.total.item()
+    assert last < 0.5 * first
+
+
+def test_both_objectives_see_the_same_flow() -> None:
+    prepared = {
+        objective: Gwm(GwmConfig(objective=objective, **SMALL)).prepare(pair()) for objective in ("mixture", "blended")
+    }
+    assert prepared["mixture"]["products"].shape == (2, 6, 32, 48)
+    energy = prepared["blended"]["flow"].double().square().sum()
+    torch.testing.assert_close(prepared["mixture"]["energy"], energy)
+
+
+def test_segments_sum_to_one_at_the_networks_size() -> None:
+    segmentation = Gwm(GwmConfig(**SMALL)).eval().segment(torch.randint(0, 255, (2, 3, 61, 91)).float())
+    assert segmentation.probabilities.shape == (2, 3, 32, 48)
+    torch.testing.assert_close(segmentation.probabilities.sum(1), torch.ones(2, 32, 48))
+
+
+def test_flow_is_scaled_with_its_grid() -> None:
+    flow = torch.ones(2, 10, 20)
+    doubled = resize_flow(flow, (20, 60), "nearest")
+    assert doubled.shape == (2, 20, 60)
+    assert (doubled[0] == 3).all()
+    assert (doubled[1] == 2).all()
+
+
+def test_flow_is_clipped_and_holes_are_filled() -> None:
+    flow = torch.full((2, 60, 90), 35.0)
+    flow[:, 0, 0] = torch.nan
+    prepared = Gwm(GwmConfig(objective="blended", **SMALL)).prepare(
+        FramePair(image=torch.zeros(3, 60, 90, dtype=torch.uint8), flow=flow, gap=-1)
+    )
+    assert prepared["flow"].max() == 20
+    assert prepared["flow"][0, 0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_segments": 1},
+        {"base_channels": 0},
+        {"image_size": (8, 224)},
+        {"flow_size": (4, 854)},
+        {"flow_clip_px": 0.0},
+    ],
+)
+def test_unusable_configurations_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        GwmConfig(**wrong)
+
+
+def test_types_refuse_what_does_not_fit() -> None:
+    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    with pytest.raises(InputError, match="gap=0"):
+        FramePair(image=image, flow=torch.zeros(2, 4, 4), gap=0)
+    with pytest.raises(InputError, match="k >= 2"):
+        Segmentation(probabilities=torch.ones(1, 1, 4, 4))
