@@ -1,0 +1,187 @@
+"""``gwm doctor``: what is installed, which accelerators, which weights, whether storage is writable and ports are free.
+
+Every check returns findings and none of them raises: a doctor that faints is of no use. A finding that stops the
+project from working is a ``fail``; one that costs something but has a way round is a ``warn``.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import av
+import psutil
+import torch
+from packaging.requirements import Requirement
+
+from model.errors import GwmError
+from pipelines import services
+from pipelines.local_stack import MLFLOW_PORT, PREFECT_PORT
+from tasks.optical_flow import DEFAULT_RAFT_WEIGHTS, TORCHVISION_WEIGHTS
+from tasks.settings import Settings
+from tasks.storage import location, prove_writable
+
+Status = Literal["ok", "warn", "fail"]
+NETWORK_SECONDS = 3.0
+MIN_MEMORY_GB = 8  # what the demo's processes may take together
+MIN_DISK_GB = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the doctor's table."""
+
+    area: str
+    name: str
+    status: Status
+    detail: str
+
+
+def examine(settings: Settings, *, places: tuple[str, ...] = (), offline: bool = False) -> list[Finding]:
+    """Run every check; ``places`` are further URIs that must be writable, such as a dataset."""
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _packages,
+        _accelerators,
+        lambda: _machine(settings),
+        _codecs,
+        lambda: _weights(settings, offline),
+        lambda: _storage(settings, places),
+        lambda: _ports(settings),
+    ]
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> list[Finding]:
+    fits = (3, 11) <= sys.version_info[:2] < (3, 13)
+    detail = f"{platform.python_version()} at {sys.executable}" + ("" if fits else "; needs 3.11 or 3.12")
+    return [Finding(area="python", name="interpreter", status="ok" if fits else "fail", detail=detail)]
+
+
+def _packages() -> list[Finding]:
+    """Compare what is installed with what the project requires of it."""
+    try:
+        requirements = metadata.requires("gwm") or []
+    except metadata.PackageNotFoundError:
+        detail = "not installed, so neither is what it requires: run make setup"
+        return [Finding(area="packages", name="gwm", status="fail", detail=detail)]
+    return [_package(Requirement(line)) for line in requirements]
+
+
+def _package(requirement: Requirement) -> Finding:
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        detail = f"missing; needs {requirement}: run make setup"
+        return Finding(area="packages", name=requirement.name, status="fail", detail=detail)
+    fits = requirement.specifier.contains(version, prereleases=True)
+    detail = version if fits else f"{version}; needs {requirement.specifier}: run make setup"
+    return Finding(area="packages", name=requirement.name, status="ok" if fits else "fail", detail=detail)
+
+
+def _accelerators() -> list[Finding]:
+    if not torch.cuda.is_available():
+        detail = "none; networks run on the CPU"
+        return [Finding(area="accelerators", name="cuda", status="warn", detail=detail)]
+    found = []
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        detail = f"{device.name}, {device.total_memory / 2**30:.0f} GB, CUDA {torch.version.cuda}"
+        found.append(Finding(area="accelerators", name=f"cuda:{index}", status="ok", detail=detail))
+    return found
+
+
+def _machine(settings: Settings) -> list[Finding]:
+    memory_gb = psutil.virtual_memory().total / 2**30
+    disk_gb = shutil.disk_usage(settings.home_path).free / 2**30
+    return [
+        Finding(area="machine", name="cpus", status="ok", detail=str(len(os.sched_getaffinity(0)))),
+        Finding(
+            area="machine",
+            name="memory",
+            status="ok" if memory_gb >= MIN_MEMORY_GB else "warn",
+            detail=f"{memory_gb:.1f} GB (the demo takes up to {MIN_MEMORY_GB})",
+        ),
+        Finding(
+            area="machine",
+            name="disk",
+            status="ok" if disk_gb >= MIN_DISK_GB else "warn",
+            detail=f"{disk_gb:.0f} GB free at {settings.home_path}",
+        ),
+    ]
+
+
+def _codecs() -> list[Finding]:
+    """Look for what footage is read with, and the encoder that overlays are written with."""
+    return [
+        Finding(
+            area="video",
+            name=f"{kind} {name}",
+            status="ok" if name in av.codecs_available else "fail",
+            detail="available" if name in av.codecs_available else "missing in PyAV's libraries: reinstall av",
+        )
+        for kind, name in (("decoder", "h264"), ("decoder", "hevc"), ("decoder", "vp9"), ("encoder", "libx264"))
+    ]
+
+
+def _weights(settings: Settings, offline: bool) -> list[Finding]:
+    findings = [Finding(area="weights", name="dis", status="ok", detail="needs none")]
+    for variant, names in TORCHVISION_WEIGHTS.items():
+        url = names[DEFAULT_RAFT_WEIGHTS].url
+        file = settings.weights_path / Path(urlsplit(url).path).name
+        findings.append(_weights_file(f"{variant} {DEFAULT_RAFT_WEIGHTS}", file, url, offline))
+    return findings
+
+
+def _weights_file(name: str, file: Path, url: str, offline: bool) -> Finding:
+    if file.is_file():
+        return Finding(area="weights", name=name, status="ok", detail=f"cached at {file}")
+    if not offline and (error := _unreachable(url)) is None:
+        return Finding(area="weights", name=name, status="ok", detail=f"can be downloaded from {url}")
+    why = "not looked for (--offline)" if offline else f"not reachable ({error})"
+    detail = f"{why}; put the file at {file} or use --estimator dis"
+    return Finding(area="weights", name=name, status="warn", detail=detail)
+
+
+def _unreachable(url: str) -> str | None:
+    """Return why a URL can not be reached, or None when it can."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_SECONDS):
+            return None
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        return str(getattr(error, "reason", error))
+
+
+def _storage(settings: Settings, places: tuple[str, ...]) -> list[Finding]:
+    named = [("home", str(settings.home_path)), ("runs", settings.runs_root), *(("given", uri) for uri in places)]
+    return [_place(name, uri) for name, uri in named]
+
+
+def _place(name: str, uri: str) -> Finding:
+    try:
+        prove_writable(location(uri))
+    except GwmError as error:
+        return Finding(area="storage", name=name, status="fail", detail=str(error))
+    return Finding(area="storage", name=name, status="ok", detail=f"{uri} is writable")
+
+
+def _ports(settings: Settings) -> list[Finding]:
+    return [_port(settings, "prefect", PREFECT_PORT), _port(settings, "mlflow", MLFLOW_PORT)]
+
+
+def _port(settings: Settings, service: str, port: int) -> Finding:
+    if url := services.running_url(service, settings):
+        return Finding(area="ports", name=service, status="ok", detail=f"running at {url} (gwm up)")
+    free = services.port_is_free(port)
+    detail = f"{port} is free" if free else f"{port} is taken; start with gwm up --{service}-port N"
+    return Finding(area="ports", name=service, status="ok" if free else "warn", detail=detail)

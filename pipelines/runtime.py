@@ -1,0 +1,69 @@
+"""What the environment must hold before Prefect, Ray or MLflow are imported: quiet, local, at home.
+
+Nothing here runs on import and nothing heavy is imported. The command line calls ``prepare_environment``
+first; flow runs under a worker inherit it from ``gwm up``. A variable that is already set is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from importlib import metadata
+from pathlib import Path
+
+from pipelines.services import running_url
+from tasks.settings import Settings
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+"""The checkout (or site-packages): prefect.yaml lies here, and deployments run from here."""
+
+EXPERIMENTS = Path(__file__).resolve().parent / "experiments"
+"""Folder of the presets."""
+
+
+def project_version() -> str:
+    """Return the installed version."""
+    return metadata.version("gwm")
+
+
+def environment_defaults(settings: Settings, *, debug: bool = False) -> dict[str, str]:
+    """Return what to set where it is unset: no telemetry, no logs on the terminal, everything under home."""
+    home = settings.home_path
+    variables = {
+        "DO_NOT_TRACK": "1",
+        "GIT_PYTHON_REFRESH": "quiet",  # MLflow looks for git; a machine without it is fine
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # pyarrow's S3 client sends checksums that some servers answer with 411; every Ray process needs this.
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+    }
+    if not debug:
+        # Prefect prints the traceback of every failed run; the command line says it in one sentence.
+        variables["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    if api_url := running_url("prefect", settings):
+        variables["PREFECT_API_URL"] = api_url
+    if settings.ray_address is None and "RAY_AUTH_MODE" not in os.environ:
+        # A local Ray listens on every interface; without a token anybody on the network could run code in it.
+        variables["RAY_AUTH_MODE"] = "token"
+        variables["RAY_AUTH_TOKEN_PATH"] = str(_ray_token(home))
+    return variables
+
+
+def prepare_environment(settings: Settings, *, debug: bool = False) -> None:
+    """Set what is unset. Call it before the first import of Prefect, Ray or MLflow."""
+    for name, value in environment_defaults(settings, debug=debug).items():
+        os.environ.setdefault(name, value)
+
+
+def _ray_token(home: Path) -> Path:
+    path = home / "ray_token"
+    if not path.exists():
+        temporary = path.with_name(f"ray_token.{os.getpid()}")
+        temporary.touch(mode=0o600)
+        temporary.write_text(secrets.token_hex(32))
+        temporary.replace(path)
+    return path
