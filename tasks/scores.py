@@ -1,0 +1,254 @@
+"""The record of an evaluation, in which no number travels without how it came about.
+
+Foreground choice, checkpoint choice and averaging protocol are part of every score: in memory, in JSON, in MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from model.metrics import PROTOCOLS, SequenceStatistics, average, statistics
+
+Measure = Literal["J", "F"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+LABEL_FREE = "label-free"
+GROUND_TRUTH_PER_FRAME = "ground-truth-per-frame"
+ORACLE_PER_CLIP = "oracle-per-clip"
+ORACLE_PER_FRAME = "oracle-per-frame"
+
+HEADLINE_PROTOCOL = "gwm"
+CHECKPOINT_CHOICE = "last step"
+"""Checkpoints are never selected by a score; what is evaluated is where training stopped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForegroundChoice:
+    """How segments became a foreground."""
+
+    name: str
+    title: str
+    description: str
+    uses_annotations: bool
+
+
+FOREGROUND_CHOICES: dict[str, ForegroundChoice] = {
+    choice.name: choice
+    for choice in (
+        ForegroundChoice(
+            name=LABEL_FREE,
+            title="label-free",
+            description="one grouping of the segments per clip, chosen by motion and image border without labels",
+            uses_annotations=False,
+        ),
+        ForegroundChoice(
+            name=GROUND_TRUTH_PER_FRAME,
+            title="ground truth per frame",
+            description="segments merged to two groups by their features, then the group that fits the "
+            "annotation better, frame by frame: what the authors' code of GWM reports",
+            uses_annotations=True,
+        ),
+        ForegroundChoice(
+            name=ORACLE_PER_CLIP,
+            title="oracle per clip",
+            description="the grouping of each clip with the highest mean J: the most a clip-level rule can reach",
+            uses_annotations=True,
+        ),
+        ForegroundChoice(
+            name=ORACLE_PER_FRAME,
+            title="oracle per frame",
+            description="the best grouping of every single frame: the most that these segments allow",
+            uses_annotations=True,
+        ),
+    )
+}
+"""In the order in which they are shown; only the first may decide anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameScores:
+    """J and F of every annotated frame of a sequence under one foreground choice.
+
+    segments: the segments taken as foreground in each frame.
+    both_empty: frames with neither an annotated object nor a predicted one. J is 1 there, as the DAVIS tool
+        has it; the GWM protocol counts 0, the RCF protocol leaves the frame out.
+    """
+
+    j: tuple[float, ...]
+    f: tuple[float, ...]
+    segments: tuple[tuple[int, ...], ...]
+    both_empty: tuple[bool, ...]
+
+    def values(self, measure: Measure, protocol: str) -> list[float]:
+        """Return the scores per frame as a protocol counts them."""
+        if measure == "F":
+            return list(self.f)
+        empty_score = PROTOCOLS[protocol].empty_score
+        return [empty_score if empty else j for j, empty in zip(self.j, self.both_empty, strict=True)]
+
+    def statistics(self, measure: Measure) -> SequenceStatistics:
+        """Return mean, recall and decay over all annotated frames, as the DAVIS tool defines them."""
+        return statistics(self.values(measure, "davis"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceScores:
+    """One sequence of a benchmark.
+
+    frames: numbers of the annotated frames, which all scores below refer to.
+    foreground, rule: the label-free choice for the clip, and the rule that made it.
+    choices: scores by the name of the foreground choice.
+    """
+
+    name: str
+    num_frames: int
+    size: tuple[int, int]
+    frames: tuple[int, ...]
+    foreground: tuple[int, ...]
+    rule: str
+    choices: Mapping[str, FrameScores]
+
+    def mean(self, measure: Measure, protocol: str, choice: str) -> float:
+        """Return the sequence's mean by a protocol's selection of frames."""
+        return average({self.name: self.choices[choice].values(measure, protocol)}, protocol)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One averaged number with all that it needs to be read."""
+
+    benchmark: str
+    measure: Measure
+    value: float
+    foreground: str
+    uses_annotations: bool
+    checkpoint: str
+    protocol: str
+    num_sequences: int
+
+    @property
+    def key(self) -> str:
+        """Name of the number in MLflow, such as ``davis16/J/gwm/label-free``."""
+        return f"{self.benchmark}/{self.measure}/{self.protocol}/{self.foreground}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedModel:
+    """Which model was scored: enough to find it again."""
+
+    reference: str
+    weights_sha256: str
+    experiment: str
+    num_segments: int
+    step: int | None = None
+    training_id: str | None = None
+    dataset_uri: str | None = None
+    dataset_version: int | None = None
+    mlflow_run_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """Everything that one evaluation found, in numbers."""
+
+    benchmark: str
+    model: EvaluatedModel
+    sequences: tuple[SequenceScores, ...]
+    optical_flow: str | None
+    created: str
+    seconds: float
+    checkpoint: str = CHECKPOINT_CHOICE
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Foreground choices that every sequence was scored under, in the order to show them."""
+        return tuple(
+            name for name in FOREGROUND_CHOICES if all(name in sequence.choices for sequence in self.sequences)
+        )
+
+    def score(self, measure: Measure, protocol: str, choice: str) -> Score:
+        """Average one measure over the benchmark."""
+        per_sequence = {
+            sequence.name: sequence.choices[choice].values(measure, protocol) for sequence in self.sequences
+        }
+        return Score(
+            benchmark=self.benchmark,
+            measure=measure,
+            value=average(per_sequence, protocol),
+            foreground=choice,
+            uses_annotations=FOREGROUND_CHOICES[choice].uses_annotations,
+            checkpoint=self.checkpoint,
+            protocol=protocol,
+            num_sequences=len(self.sequences),
+        )
+
+    @property
+    def headline(self) -> Score:
+        """The number to quote: mean J over sequences, foreground chosen without labels."""
+        return self.score("J", HEADLINE_PROTOCOL, LABEL_FREE)
+
+    def scores(self) -> Iterator[Score]:
+        """Yield every average: two measures, three protocols, each foreground choice."""
+        for choice in self.choices:
+            for protocol in PROTOCOLS:
+                for measure in MEASURES:
+                    yield self.score(measure, protocol, choice)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the averages by key, and J of each sequence, as MLflow takes them."""
+        flat = {score.key: score.value for score in self.scores()}
+        for sequence in self.sequences:
+            key = f"{self.benchmark}/J/{HEADLINE_PROTOCOL}/{LABEL_FREE}/{sequence.name}"
+            flat[key] = sequence.mean("J", HEADLINE_PROTOCOL, LABEL_FREE)
+        return flat
+
+    def to_json(self) -> str:
+        """Return the report as JSON; every score in it is labelled in full."""
+        document = {
+            "format": 1,
+            "benchmark": self.benchmark,
+            "created": self.created,
+            "seconds": round(self.seconds, 2),
+            "model": asdict(self.model),
+            "optical_flow": self.optical_flow,
+            "checkpoint": self.checkpoint,
+            "foreground_choices": [asdict(FOREGROUND_CHOICES[name]) for name in self.choices],
+            "protocols": {name: protocol.description for name, protocol in PROTOCOLS.items()},
+            "headline": asdict(self.headline),
+            "scores": [asdict(score) for score in self.scores()],
+            "sequences": [self._sequence_json(sequence) for sequence in self.sequences],
+        }
+        return json.dumps(document, indent=1, allow_nan=False)
+
+    def _sequence_json(self, sequence: SequenceScores) -> dict[str, Any]:
+        scores = []
+        for choice, values in sequence.choices.items():
+            label = {
+                "foreground": choice,
+                "uses_annotations": FOREGROUND_CHOICES[choice].uses_annotations,
+                "checkpoint": self.checkpoint,
+            }
+            for measure in MEASURES:
+                scores.append(
+                    {
+                        "measure": measure,
+                        **label,
+                        "all_annotated_frames": asdict(values.statistics(measure)),
+                        "mean_by_protocol": {
+                            protocol: sequence.mean(measure, protocol, choice) for protocol in PROTOCOLS
+                        },
+                        "per_frame": list(values.j if measure == "J" else values.f),
+                    }
+                )
+        return {
+            "name": sequence.name,
+            "num_frames": sequence.num_frames,
+            "size": list(sequence.size),
+            "frames": list(sequence.frames),
+            "label_free_foreground": list(sequence.foreground),
+            "label_free_rule": sequence.rule,
+            "scores": scores,
+        }
