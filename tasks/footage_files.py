@@ -55,9 +55,7 @@ def child_uri(uri: str, path: str) -> str:
     if chain:
         return f"{first.partition('://')[0]}://{path.lstrip('/')}::{rest}"
     filesystem, _ = fsspec_view(uri)
-    protocols = (
-        filesystem.protocol if isinstance(filesystem.protocol, tuple | list) else (filesystem.protocol,)
-    )
+    protocols = filesystem.protocol if isinstance(filesystem.protocol, tuple | list) else (filesystem.protocol,)
     return path if "file" in protocols else str(filesystem.unstrip_protocol(path))
 
 

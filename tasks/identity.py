@@ -25,33 +25,19 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fps: float | None = Field(
-        default=None, gt=0, description="Frames per second kept; unset keeps every frame."
-    )
-    max_side: int | None = Field(
-        default=None, ge=16, description="Longer side in pixels; unset keeps the size."
-    )
-    jpeg_quality: int = Field(
-        default=95, ge=1, le=100, description="Of frames that are not JPEG files already."
-    )
-    gaps: tuple[int, ...] = Field(
-        default=(1, -1, 2, -2), description="Frame gaps that optical flow is stored for."
-    )
+    fps: float | None = Field(default=None, gt=0, description="Frames per second kept; unset keeps every frame.")
+    max_side: int | None = Field(default=None, ge=16, description="Longer side in pixels; unset keeps the size.")
+    jpeg_quality: int = Field(default=95, ge=1, le=100, description="Of frames that are not JPEG files already.")
+    gaps: tuple[int, ...] = Field(default=(1, -1, 2, -2), description="Frame gaps that optical flow is stored for.")
     flow_estimator: str = Field(default="dis", description="Name of the optical flow estimator.")
-    flow_weights_sha256: str | None = Field(
-        default=None, description="Of the estimator's weights, if it has any."
-    )
-    schema_version: int = Field(
-        ge=1, description="Version of the rows' layout and of the code that fills them."
-    )
+    flow_weights_sha256: str | None = Field(default=None, description="Of the estimator's weights, if it has any.")
+    schema_version: int = Field(ge=1, description="Version of the rows' layout and of the code that fills them.")
 
     @field_validator("gaps")
     @classmethod
     def _distinct_gaps(cls, gaps: tuple[int, ...]) -> tuple[int, ...]:
         if not gaps or 0 in gaps or len(set(gaps)) != len(gaps):
-            raise ValueError(
-                f"gaps={gaps}: expected distinct frame gaps other than 0, such as (1, -1, 2, -2)"
-            )
+            raise ValueError(f"gaps={gaps}: expected distinct frame gaps other than 0, such as (1, -1, 2, -2)")
         # The order makes no difference to the rows, so it must make none to the hash: 1, -1, 2, -2, ...
         return tuple(sorted(gaps, key=lambda gap: (abs(gap), gap < 0)))
 

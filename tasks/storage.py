@@ -70,9 +70,7 @@ class Location:
         """Join ``relative``, which may have several parts but can not lead out of this place."""
         parts = relative.split("/")
         if relative.startswith("/") or any(part in ("", ".", "..") for part in parts):
-            raise StorageError(
-                f"{self.uri} / {relative!r}: expected a relative path without '..' or empty parts"
-            )
+            raise StorageError(f"{self.uri} / {relative!r}: expected a relative path without '..' or empty parts")
         return Location(uri=f"{self.uri.rstrip('/')}/{relative}")
 
     def exists(self) -> bool:
@@ -200,9 +198,7 @@ def storage_options(uri: str | Path) -> dict[str, str]:
     """Options that deltalake needs to reach ``uri``; empty for local paths, never credentials."""
     if _scheme(str(uri)) != "s3":
         return {}
-    options = {
-        "aws_conditional_put": "etag"
-    }  # safe concurrent commits by put-if-absent, without a lock table
+    options = {"aws_conditional_put": "etag"}  # safe concurrent commits by put-if-absent, without a lock table
     endpoint, region = _s3_environment(os.environ)
     if endpoint:
         options["AWS_ENDPOINT_URL"] = endpoint
@@ -255,9 +251,7 @@ def _filesystem_and_path(uri: str) -> tuple[pafs.FileSystem, str]:
 
 @lru_cache(maxsize=4)
 def _s3_filesystem(endpoint: str | None, region: str | None) -> pafs.S3FileSystem:
-    arguments: dict[str, Any] = {
-        "allow_delayed_open": True
-    }  # small files are one put, not a multipart upload
+    arguments: dict[str, Any] = {"allow_delayed_open": True}  # small files are one put, not a multipart upload
     if endpoint:
         parts = urlsplit(endpoint)
         arguments |= {

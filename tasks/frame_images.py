@@ -1,0 +1,118 @@
+"""Image files of clips: frames as RGB, masks as booleans, both scaled to a longest side.
+
+Pillow decodes, since it refuses a file that was cut off where OpenCV returns it half grey, and keeps the indices of
+palette PNGs. Only the formats that are expected are looked at.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from tasks.errors import FootageError
+
+MAX_FRAME_PIXELS = 8192 * 8192
+"""Frames beyond this (8K has 33 million pixels) are refused: one would take 200 MB as RGB."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_EXIF_ORIENTATION = 0x0112  # Exif 2.32, tag Orientation; 1 is upright
+_DAVIS_THRESHOLD = 128
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedImage:
+    """An image file's content.
+
+    image: uint8 [H, W, 3], RGB, upright.
+    format: lower-case name of the file format, such as jpeg.
+    is_plain_jpeg: whether the file's own bytes show the same in any JPEG decoder: 8-bit RGB and upright.
+    """
+
+    image: NDArray[np.uint8]
+    format: str
+    is_plain_jpeg: bool
+
+
+def decode_image(data: bytes, name: str) -> DecodedImage:
+    """Decode an image file; EXIF orientation is applied, transparency dropped, grey and palettes become RGB.
+
+    Raises FootageError: "corrupt" when the bytes can not be decoded, "too_large" beyond MAX_FRAME_PIXELS.
+    """
+    picture = _load(data, name)
+    orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    is_plain = picture.format == "JPEG" and picture.mode == "RGB" and orientation == 1
+    upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
+    if upright.mode.startswith("I;16"):
+        eight_bits = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        return _decoded(eight_bits, picture, is_plain)
+    return _decoded(upright, picture, is_plain)
+
+
+def decode_annotation(data: bytes, name: str) -> NDArray[np.bool_]:
+    """Decode a mask file to bool [H, W], true for foreground.
+
+    Masks whose maximum is full white (DAVIS2016: 0/255) are foreground above 128, as the authors' code does. In all
+    others (palette PNGs, label maps of several objects) any label but 0 is foreground. Raises FootageError
+    "corrupt" or "too_large".
+    """
+    picture = _load(data, name)
+    values: NDArray[Any] = np.asarray(picture)
+    if values.ndim == 3:  # grey stored as colour, with or without transparency
+        values = values[..., :3].max(axis=-1) if values.shape[-1] > 2 else values[..., 0]
+    if picture.mode in ("L", "RGB", "RGBA", "LA") and values.max(initial=0) == 255:
+        return values > _DAVIS_THRESHOLD
+    return values != 0
+
+
+def scaled_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
+    """(height, width) whose longer side is at most ``max_side``, aspect kept to half a pixel, never enlarged."""
+    longest = max(height, width)
+    if max_side is None or longest <= max_side:
+        return height, width
+    return max(1, round(height * max_side / longest)), max(1, round(width * max_side / longest))
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Shrink an image [H, W, 3] to (height, width) by averaging areas; the same array when it fits already."""
+    if image.shape[:2] == size:
+        return image
+    resized = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def resize_annotation(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Resize a mask [H, W] to (height, width) by the nearest pixel's centre, so that it stays a mask."""
+    if mask.shape == size:
+        return mask
+    # INTER_NEAREST takes the pixel's corner and shifts the mask by half a pixel; INTER_NEAREST_EXACT does not.
+    resized = cv2.resize(mask.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, dtype=np.bool_)
+
+
+def check_frame_size(width: int, height: int, name: str) -> None:
+    """Raise FootageError("too_large", ...) for frames beyond MAX_FRAME_PIXELS."""
+    if width * height > MAX_FRAME_PIXELS:
+        detail = f"{name} is {width}x{height}; expected at most {MAX_FRAME_PIXELS} pixels"
+        raise FootageError("too_large", detail)
+
+
+def _load(data: bytes, name: str) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        check_frame_size(picture.width, picture.height, name)
+        picture.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise FootageError("too_large", f"{name}: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow's readers raise for damaged files
+        raise FootageError("corrupt", f"{name} can not be decoded as an image: {error}") from error
+    return picture
+
+
+def _decoded(upright: Image.Image, picture: Image.Image, is_plain_jpeg: bool) -> DecodedImage:
+    image = np.ascontiguousarray(np.asarray(upright.convert("RGB")))
+    return DecodedImage(image=image, format=str(picture.format).lower(), is_plain_jpeg=is_plain_jpeg)
