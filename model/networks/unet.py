@@ -62,7 +62,7 @@ class UNet(nn.Module):
         widths = [base_channels * 2**level for level in range(5)]
         widths[-1] //= shrink
         self.stem = DoubleConvolution(3, widths[0])
-        self.down = nn.ModuleList(DoubleConvolution(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(DoubleConvolution(a, b) for a, b in pairwise(widths))
         ins = [base_channels * 2**level for level in (4, 3, 2, 1)]
         outs = [base_channels * 2**level // (shrink if level else 1) for level in (3, 2, 1, 0)]
         self.up = nn.ModuleList(UpBlock(a, b, bilinear=bilinear) for a, b in zip(ins, outs, strict=True))

@@ -1,0 +1,25 @@
+"""Alternating timing: A B A B in one process, so that the machine's mood hits both alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+
+def best_seconds(candidates: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
+    """Run every candidate once to warm up, then ``rounds`` times in turn; return each one's best time in seconds."""
+    best = dict.fromkeys(candidates, float("inf"))
+    for measured in range(rounds + 1):
+        for name, run in candidates.items():
+            started = time.perf_counter()
+            run()
+            if measured:
+                best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def print_ratios(title: str, seconds: Mapping[str, float], *, peer: str) -> None:
+    """Print one line per candidate: milliseconds and how many times faster than ``peer``."""
+    print(title)
+    for name, value in seconds.items():
+        print(f"  {name:<44} {value * 1e3:10.2f} ms   {seconds[peer] / value:8.1f} x")
