@@ -55,11 +55,15 @@ class OptimisationConfig(_Frozen):
     warmup_start_factor: float = Field(default=1e-6, ge=0, le=1)
     decay_power: float = Field(default=0.9, ge=0)
     decay_horizon_steps: int | None = Field(
-        default=None, ge=1, description="Step at which the rate reaches zero; unset: num_steps. The authors' code: 160 000."
+        default=None,
+        ge=1,
+        description="Step at which the rate reaches zero; unset: num_steps. The authors' code: 160 000.",
     )
     gradient_clip_norm: float = Field(default=0.01, gt=0)
     precision: Literal["f32", "bf16"] = Field(default="f32", description="bf16 runs the network under autocast.")
-    channels_last: bool = Field(default=True, description="Memory format of the network; faster on CPU and tensor cores.")
+    channels_last: bool = Field(
+        default=True, description="Memory format of the network; faster on CPU and tensor cores."
+    )
     seed: int = Field(default=42, ge=0)
 
 

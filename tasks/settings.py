@@ -19,7 +19,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GWM_", frozen=True, extra="forbid")
 
     home: Path = Field(
-        default=Path("~/.gwm"), description="Folder for everything that has no other place: MLflow's database, runs, caches."
+        default=Path("~/.gwm"),
+        description="Folder for everything that has no other place: MLflow's database, runs, caches.",
     )
     ray_address: str | None = Field(
         default=None, description="Address of a Ray cluster; unset starts a local Ray for the length of the command."
@@ -34,7 +35,8 @@ class Settings(BaseSettings):
     )
     mlflow_experiment: str = Field(default="gwm", description="MLflow experiment that runs are filed under.")
     runs_uri: str | None = Field(
-        default=None, description="Where checkpoints are written, any pyarrow or fsspec URI; unset: under the home folder."
+        default=None,
+        description="Where checkpoints are written, any pyarrow or fsspec URI; unset: under the home folder.",
     )
     train_workers: int = Field(
         default=1, ge=0, description="Ray Train workers; 0 trains inside the calling process, for tests and debugging."
