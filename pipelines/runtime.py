@@ -7,11 +7,13 @@ first; flow runs under a worker inherit it from ``gwm up``. A variable that is a
 from __future__ import annotations
 
 import os
-import secrets
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pipelines.services import running_url
+from tasks.errors import ConfigError
 from tasks.settings import Settings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +26,15 @@ EXPERIMENTS = Path(__file__).resolve().parent / "experiments"
 def project_version() -> str:
     """Return the installed version."""
     return metadata.version("gwm")
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment; raises ConfigError naming each variable that does not fit."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [f"GWM_{str(item['loc'][0]).upper()}={item['input']!r}: {item['msg']}" for item in error.errors()]
+        raise ConfigError("settings are not valid: " + "; ".join(problems)) from error
 
 
 def environment_defaults(settings: Settings, *, debug: bool = False) -> dict[str, str]:
@@ -46,10 +57,6 @@ def environment_defaults(settings: Settings, *, debug: bool = False) -> dict[str
         variables["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     if api_url := running_url("prefect", settings):
         variables["PREFECT_API_URL"] = api_url
-    if settings.ray_address is None and "RAY_AUTH_MODE" not in os.environ:
-        # A local Ray listens on every interface; without a token anybody on the network could run code in it.
-        variables["RAY_AUTH_MODE"] = "token"
-        variables["RAY_AUTH_TOKEN_PATH"] = str(_ray_token(home))
     return variables
 
 
@@ -58,12 +65,3 @@ def prepare_environment(settings: Settings, *, debug: bool = False) -> None:
     for name, value in environment_defaults(settings, debug=debug).items():
         os.environ.setdefault(name, value)
 
-
-def _ray_token(home: Path) -> Path:
-    path = home / "ray_token"
-    if not path.exists():
-        temporary = path.with_name(f"ray_token.{os.getpid()}")
-        temporary.touch(mode=0o600)
-        temporary.write_text(secrets.token_hex(32))
-        temporary.replace(path)
-    return path

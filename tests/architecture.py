@@ -24,7 +24,7 @@ TASKS_MAY_NOT_IMPORT = {"prefect", "prefect_ray", "pipelines", "tests", "benchma
 PIPELINES_MAY_NOT_IMPORT = {"ray", "prefect_ray", "tests", "benchmarks"}
 PIPELINES_MAY_IMPORT_OF_MODEL = {"model.errors"}
 
-MACHINE_PATH = re.compile(r"(?<![\w.:/}\-])/(?:home|root|Users|work|mnt|tmp)/\w|[A-Z]:\\Users")
+MACHINE_PATH = re.compile(r"(?<![\w.:/}\-])/(?:home|root|Users|work|mnt|tmp(?!/ray/))/\w|[A-Z]:\\Users")
 REGISTRY_HOST = re.compile(
     r"pypi\.org|pythonhosted\.org|anaconda\.org|npmjs\.org|--(?:extra-)?index-url[ =]\S*://",
 )

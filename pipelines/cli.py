@@ -1,0 +1,89 @@
+"""The ``gwm`` command. Each subcommand calls the same flow that Prefect deploys.
+
+Errors that the project raises on purpose become one message on stderr and exit status 1; misuse is status 2. The
+commands import what they run when they run, so that ``gwm --help`` answers in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from model.errors import GwmError
+from pipelines.commands import data, machine, models, output
+
+
+class _ExplainingGroup(TyperGroup):
+    """Turns the project's errors into a message and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GwmError as error:
+            if ctx.params.get("debug"):
+                raise
+            Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="bold red", markup=False)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="gwm",
+    cls=_ExplainingGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from pipelines.runtime import project_version
+
+        typer.echo(f"gwm {project_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """From footage to masks: label-free video object segmentation."""
+    from pipelines.runtime import load_settings, prepare_environment
+
+    prepare_environment(load_settings(), debug=debug)
+
+
+def _example(text: str) -> str:
+    return f"Example: {text}"
+
+
+app.command(epilog=_example("gwm ingest ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"))(data.ingest)
+app.command(epilog=_example("gwm datasets ./dataset"))(data.datasets)
+app.command(
+    epilog=_example("gwm train --experiment gwm_unet_davis16 --dataset ./dataset --set optimisation.num_steps=500")
+)(models.train)
+app.command(
+    epilog=_example("gwm evaluate --model models:/gwm@champion --benchmark davis16 --root ./DAVIS --sequences camel")
+)(models.evaluate)
+app.command(epilog=_example("gwm retrain ~/videos --dataset ./dataset --model gwm"))(models.retrain)
+app.command(epilog=_example("gwm segment holiday.mp4 --model models:/gwm@champion --out ./masks"))(output.segment)
+app.command(epilog=_example("gwm render ./footage"))(output.render)
+app.command(epilog=_example("gwm up && export PREFECT_API_URL=http://127.0.0.1:4200/api"))(machine.up)
+app.command(epilog=_example("gwm down"))(machine.down)
+app.command(epilog=_example("gwm doctor --place s3://bucket/dataset"))(machine.doctor)
+
+
+def main() -> None:
+    """Run the command line; the entry point of the ``gwm`` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""``gwm train``, ``gwm evaluate`` and ``gwm retrain``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.data import DatasetUri, Sources
+from pipelines.commands.tables import print_table
+
+ModelReference = Annotated[
+    str,
+    typer.Option("--model", help="models:/NAME@alias, models:/NAME/3, runs:/ID, or a folder.", show_default=False),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override of the preset, such as optimisation.num_steps=500; may be repeated."),
+]
+Sequences = Annotated[str | None, typer.Option(help="Only these sequences, separated by commas.")]
+
+
+def train(
+    experiment: Annotated[str, typer.Option(help="Preset: a file name in pipelines/experiments.", show_default=False)],
+    dataset: DatasetUri,
+    version: Annotated[int | None, typer.Option(min=0, help="Dataset version; unset takes the latest.")] = None,
+    override: Overrides = None,
+    register: Annotated[str | None, typer.Option(help="Register the model in MLflow under this name.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Training id of a run that was cut short; it goes on from its checkpoint.")
+    ] = None,
+) -> None:
+    """Train a model on a dataset; one MLflow run, checkpoints on the way."""
+    from pipelines.train import train_gwm
+
+    result = train_gwm(
+        experiment=experiment,
+        dataset=dataset,
+        version=version,
+        overrides=override or [],
+        register=register,
+        training_id=resume,
+    )
+    print_table([{"what": key, "value": value} for key, value in result.items()], title="training")
+
+
+def evaluate(
+    model: ModelReference,
+    benchmark: Annotated[str, typer.Option(help="davis16 or rendered.", show_default=False)],
+    root: Annotated[str, typer.Option(help="Folder of the benchmark.", show_default=False)],
+    sequences: Sequences = None,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write the scores to this file.")] = None,
+    report: Annotated[str | None, typer.Option(help="Write an HTML report into this folder.")] = None,
+) -> None:
+    """Score a model on annotated sequences: label-free first, ground-truth-chosen beside it, labelled as such."""
+    from pipelines.evaluate import evaluate_model
+
+    result = evaluate_model(
+        model=model,
+        benchmark=benchmark,
+        root=root,
+        sequences=split(sequences),
+        json_file=json_file,
+        report=report,
+    )
+    print_table(result["sequences"], title=f"{benchmark}, per sequence")
+    print_table(result["averages"], title="averages")
+
+
+def retrain(
+    sources: Sources,
+    dataset: DatasetUri,
+    model: Annotated[str, typer.Option(help="Name of the registered model.", show_default=False)],
+    experiment: Annotated[str, typer.Option(help="Preset to train with.")] = "gwm_unet_davis16",
+    override: Overrides = None,
+    benchmark: Annotated[str | None, typer.Option(help="Decide on this benchmark's label-free score.")] = None,
+    root: Annotated[str | None, typer.Option(help="Folder of the benchmark.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Train although nothing is new.")] = False,
+) -> None:
+    """Ingest what is new, train on from the champion, and move the alias when the result is better."""
+    from pipelines.retrain import retrain_on_new_footage
+
+    if (benchmark is None) != (root is None):
+        raise typer.BadParameter("--benchmark and --root go together")
+    result = retrain_on_new_footage(
+        sources=sources,
+        dataset=dataset,
+        model=model,
+        experiment=experiment,
+        overrides=override or [],
+        benchmark=benchmark,
+        root=root,
+        force=force,
+    )
+    print_table([{"what": key, "value": value} for key, value in result.items()], title="retraining")
+
+
+def split(names: str | None) -> list[str] | None:
+    """Turn ``a,b,c`` into a list; None stays None."""
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]

@@ -1,0 +1,36 @@
+"""``gwm segment`` and ``gwm render``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipelines.commands.models import ModelReference
+from pipelines.commands.tables import print_table
+
+
+def segment(
+    inputs: Annotated[
+        list[str], typer.Argument(help="Videos, folders of frames, single images, globs or URIs.", show_default=False)
+    ],
+    model: ModelReference,
+    out: Annotated[str, typer.Option(help="Folder to write into.", show_default=False)],
+) -> None:
+    """Turn any video, folder of frames or image into an overlay video, PNG masks and a page to look at."""
+    from pipelines.segment import segment_footage
+
+    print_table(segment_footage(inputs=inputs, model=model, out=out)["clips"], title="segmented")
+
+
+def render(
+    out: Annotated[str, typer.Argument(help="Folder to write into.", show_default=False)],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed renders other footage.")] = 0,
+) -> None:
+    """Render the demo's footage: H.264 videos, with exact masks and exact optical flow beside them."""
+    from pathlib import Path
+
+    from tasks.rendering import render_footage
+
+    clips = render_footage(Path(out), seed)
+    typer.echo(f"rendered {len(clips)} clips into {out}")
