@@ -32,7 +32,7 @@ class DataConfig(_Frozen):
     )
     gap_sampling: Literal["uniform", "released"] = Field(
         default="uniform",
-        description="uniform as the paper says; released draws +1, +2, -1 at 50, 33 and 17 % as the authors' code does.",
+        description="uniform as the paper says; released: +1, +2, -1 at 50, 33, 17 % as the authors' code draws.",
     )
     horizontal_flip: bool = Field(default=False, description="Mirror half of the samples, flow included.")
     cache_mb: int = Field(default=1024, ge=0, description="Prepared samples kept in memory by each worker, in MB.")
@@ -57,13 +57,11 @@ class OptimisationConfig(_Frozen):
     decay_horizon_steps: int | None = Field(
         default=None,
         ge=1,
-        description="Step at which the rate reaches zero; unset: num_steps. The authors' code: 160 000.",
+        description="Step at which the rate is zero; unset: num_steps. Released code: 160 000.",
     )
     gradient_clip_norm: float = Field(default=0.01, gt=0)
     precision: Literal["f32", "bf16"] = Field(default="f32", description="bf16 runs the network under autocast.")
-    channels_last: bool = Field(
-        default=True, description="Memory format of the network; faster on CPU and tensor cores."
-    )
+    channels_last: bool = Field(default=True, description="Memory format; faster on CPU and tensor cores.")
     seed: int = Field(default=42, ge=0)
 
 

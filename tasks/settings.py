@@ -20,7 +20,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default=Path("~/.gwm"),
-        description="Folder for everything that has no other place: MLflow's database, runs, caches.",
+        description="Folder for what has no other place: database, runs, caches.",
     )
     ray_address: str | None = Field(
         default=None, description="Address of a Ray cluster; unset starts a local Ray for the length of the command."
@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     mlflow_experiment: str = Field(default="gwm", description="MLflow experiment that runs are filed under.")
     runs_uri: str | None = Field(
         default=None,
-        description="Where checkpoints are written, any pyarrow or fsspec URI; unset: under the home folder.",
+        description="URI under which checkpoints are written; unset: under the home folder.",
     )
     train_workers: int = Field(
         default=1, ge=0, description="Ray Train workers; 0 trains inside the calling process, for tests and debugging."
