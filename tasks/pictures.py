@@ -95,9 +95,7 @@ def colour_wheel() -> NDArray[np.float64]:
     return np.array(hues)
 
 
-def flow_picture(
-    flow: NDArray[np.floating[Any]], *, max_px: float | None = None, legend: bool = False
-) -> Picture:
+def flow_picture(flow: NDArray[np.floating[Any]], *, max_px: float | None = None, legend: bool = False) -> Picture:
     """Colour optical flow [2, H, W] in pixels as Middlebury does: hue is direction, saturation is length.
 
     Motion to the right is red, down is yellow, left is cyan, up is blue; no motion is white.
@@ -144,9 +142,7 @@ def segment_colours(num_segments: int) -> tuple[Colour, ...]:
     """Return one distinct colour per segment."""
     if num_segments <= len(_SEGMENT_COLOURS):
         return _SEGMENT_COLOURS[:num_segments]
-    hues = [
-        (index * 0.61803398875) % 1 for index in range(num_segments)
-    ]  # golden ratio: spread for any count
+    hues = [(index * 0.61803398875) % 1 for index in range(num_segments)]  # golden ratio: spread for any count
     colours = [colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues]
     return tuple((round(red * 255), round(green * 255), round(blue * 255)) for red, green, blue in colours)
 
@@ -173,6 +169,15 @@ def resized(picture: Picture, *, height: int) -> Picture:
     method = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_LINEAR
     result: Picture = cv2.resize(picture, (width, height), interpolation=method)
     return result
+
+
+def jpeg_bytes(picture: Picture, *, quality: int = 82) -> bytes:
+    """Encode a picture as JPEG; 82 keeps outlines crisp at half the size of 95."""
+    _require_picture("jpeg_bytes(picture)", picture)
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not encoded:
+        raise InputError(f"jpeg_bytes(picture={picture.shape}): can not be encoded; expected at least 1x1 pixels")
+    return bytes(data)
 
 
 def contact_strip(
@@ -232,9 +237,7 @@ def _with_legend(picture: Picture) -> Picture:
     centred = (np.arange(side) + 0.5) / side * 2 - 1
     radius = np.hypot(*np.meshgrid(centred, centred))
     corner[radius <= 1] = disc[radius <= 1]
-    corner[(radius > 1 - 3 / side) & (radius <= 1)] = (
-        40  # a thin dark rim parts the wheel from the flow beneath
-    )
+    corner[(radius > 1 - 3 / side) & (radius <= 1)] = 40  # a thin dark rim parts the wheel from the flow beneath
     return picture
 
 

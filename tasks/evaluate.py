@@ -1,0 +1,194 @@
+"""Scores a model on a benchmark: in this process, or one sequence per Ray actor call.
+
+Labels are read here and nowhere else, and nothing that is decided from them flows back: the label-free scores are
+the headline, everything that saw an annotation is marked so (tasks/scores.py).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.benchmarks import Benchmark, BenchmarkSequence
+from tasks.cluster import ray_session, resources
+from tasks.errors import GwmError
+from tasks.evaluate_sequence import PictureRow, SequenceResult, evaluate_sequence
+from tasks.model_package import load_model, read_description
+from tasks.optical_flow import build_estimator
+from tasks.pool import PoolResult, run_pool
+from tasks.report import render_report
+from tasks.scores import HEADLINE_PROTOCOL, LABEL_FREE, EvaluatedModel, EvaluationReport
+from tasks.segment_clip import ClipOptions, ClipSegmenter
+from tasks.settings import Settings
+from tasks.storage import location
+from tasks.tracking import MetricPoint, open_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationJob:
+    """What every worker of an evaluation needs; plain values, so that it travels.
+
+    model_uri: folder of a saved model. optical_flow: name of the estimator for the label-free choice; None chooses
+    by the image border alone. num_pictured: frames per sequence that are drawn for the report.
+    """
+
+    model_uri: str
+    optical_flow: str | None = "dis"
+    flow_weights: str | None = None
+    flow_weights_sha256: str | None = None
+    clip: ClipOptions = field(default_factory=ClipOptions)
+    device: str = "cpu"
+    num_pictured: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationProgress:
+    """One more sequence is scored; ``j`` is its label-free mean."""
+
+    sequence: str
+    j: float
+    num_done: int
+    num_sequences: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Numbers and pictures of one evaluation; pictures by sequence, worst frame first."""
+
+    report: EvaluationReport
+    pictures: dict[str, tuple[PictureRow, ...]]
+
+    def write(self, *, json_file: Path | None = None, html_file: Path | None = None) -> None:
+        """Write the report as JSON, as a page, or both."""
+        for file, text in ((json_file, self.report.to_json), (html_file, self.to_html)):
+            if file is not None:
+                location(file).write_bytes(text().encode())
+
+    def to_html(self) -> str:
+        """Return the report as one self-contained page."""
+        return render_report(self.report, self.pictures)
+
+
+class SequenceWorker:
+    """Loads model and estimator once, then scores one sequence per call."""
+
+    def __init__(self, job: EvaluationJob) -> None:
+        model = load_model(job.model_uri, device=job.device)
+        estimator = None
+        if job.optical_flow is not None:
+            estimator = build_estimator(job.optical_flow, job.flow_weights, job.flow_weights_sha256, device=job.device)
+        self._segmenter = ClipSegmenter(model.method, estimator, job.clip, device=job.device)
+        self._num_pictured = job.num_pictured
+
+    def run(self, sequence: BenchmarkSequence) -> SequenceResult:
+        """Score one sequence."""
+        return evaluate_sequence(self._segmenter, sequence, num_pictured=self._num_pictured)
+
+
+def evaluate(
+    job: EvaluationJob,
+    benchmark: Benchmark,
+    *,
+    settings: Settings | None = None,
+    parallel: int | None = None,
+    reference: str | None = None,
+    on_progress: Callable[[EvaluationProgress], None] | None = None,
+) -> Evaluation:
+    """Score a model on every sequence of a benchmark.
+
+    parallel: Ray actors to spread the sequences over; None scores in this process, without Ray.
+    reference: how the user named the model; None takes its address.
+    Raises ModelNotFoundError, FootageError for a sequence that can not be scored, GwmError when a worker dies: an
+    average over fewer sequences than asked for would not be the number it claims to be.
+    """
+    started = time.monotonic()
+    model = _describe(job.model_uri, reference)
+    collected: dict[str, SequenceResult] = {}
+
+    def collect(name: str, result: SequenceResult) -> None:
+        collected[name] = result
+        if on_progress:
+            j = result.scores.mean("J", HEADLINE_PROTOCOL, LABEL_FREE)
+            on_progress(
+                EvaluationProgress(sequence=name, j=j, num_done=len(collected), num_sequences=len(benchmark.sequences))
+            )
+
+    if parallel is None:
+        worker = SequenceWorker(job)
+        for sequence in benchmark.sequences:
+            collect(sequence.name, worker.run(sequence))
+    else:
+        _evaluate_on_ray(job, benchmark, settings or Settings(), parallel, collect)
+    results = [collected[sequence.name] for sequence in benchmark.sequences]
+    report = EvaluationReport(
+        benchmark=benchmark.name,
+        model=model,
+        sequences=tuple(result.scores for result in results),
+        optical_flow=job.optical_flow,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=time.monotonic() - started,
+    )
+    return Evaluation(report=report, pictures={result.scores.name: result.rows for result in results})
+
+
+def log_evaluation(evaluation: Evaluation, settings: Settings) -> str | None:
+    """Log the averages, the JSON and the page to the MLflow run that trained the model; return the run's id.
+
+    Returns None for a model that no run is known of.
+    """
+    report = evaluation.report
+    if report.model.mlflow_run_id is None:
+        return None
+    run = open_run(settings, report.model.mlflow_run_id)
+    step, now = report.model.step or 0, time.time_ns() // 1_000_000
+    run.send(
+        [MetricPoint(key=key, value=value, step=step, timestamp_ms=now) for key, value in report.metrics().items()]
+    )
+    with tempfile.TemporaryDirectory(prefix="gwm_evaluation_") as folder:
+        evaluation.write(json_file=Path(folder) / "scores.json", html_file=Path(folder) / "report.html")
+        run.log_folder(Path(folder), f"evaluation/{report.benchmark}")
+    return report.model.mlflow_run_id
+
+
+def _evaluate_on_ray(
+    job: EvaluationJob,
+    benchmark: Benchmark,
+    settings: Settings,
+    parallel: int,
+    collect: Callable[[str, SequenceResult], None],
+) -> None:
+    def on_result(result: PoolResult[BenchmarkSequence]) -> None:
+        if result.status == "raised" and isinstance(result.error, GwmError):
+            raise result.error
+        if result.status != "done":
+            raise GwmError(
+                f"sequence {result.item.name} could not be scored after {result.attempts} attempts: {result.error}"
+            ) from result.error
+        collect(result.item.name, result.value)
+
+    with ray_session(settings):
+        shares = resources(settings)
+        shares = replace(shares, num_actors=min(parallel, len(benchmark.sequences)))
+        job = replace(job, device=shares.device)
+        run_pool(SequenceWorker, (job,), benchmark.sequences, resources=shares, on_result=on_result)
+
+
+def _describe(model_uri: str, reference: str | None) -> EvaluatedModel:
+    place = location(model_uri)
+    description = read_description(place)
+    experiment, provenance = description["experiment"], description["provenance"]
+    return EvaluatedModel(
+        reference=reference or place.uri,
+        weights_sha256=description["weights_sha256"],
+        experiment=experiment["name"],
+        num_segments=experiment["method"]["num_segments"],
+        step=provenance["step"],
+        training_id=provenance["training_id"],
+        dataset_uri=provenance["dataset_uri"],
+        dataset_version=provenance["dataset_version"],
+        mlflow_run_id=provenance["mlflow_run_id"],
+    )

@@ -1,0 +1,122 @@
+"""The page of an evaluation: the label-free headline first, everything that saw an annotation marked as such."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from model.metrics import PROTOCOLS
+from tasks.evaluate_sequence import PictureRow
+from tasks.pages import curve, render
+from tasks.published import PublishedColumn, published_columns
+from tasks.scores import (
+    FOREGROUND_CHOICES,
+    GROUND_TRUTH_PER_FRAME,
+    HEADLINE_PROTOCOL,
+    LABEL_FREE,
+    MEASURES,
+    ORACLE_PER_CLIP,
+    ORACLE_PER_FRAME,
+    EvaluationReport,
+    ForegroundChoice,
+    Score,
+    SequenceScores,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ChoiceCard:
+    """One foreground choice at the top of the page; ``gap``: J above the label-free headline."""
+
+    choice: ForegroundChoice
+    j: Score
+    f: Score
+    gap: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SequenceView:
+    """One sequence as the page shows it. ``means``: J by choice under the headline's protocol, None where absent."""
+
+    scores: SequenceScores
+    means: dict[str, float | None]
+    f_mean: float
+    recall: float
+    decay: float
+    published: tuple[float | None, ...]
+    curve: Markup
+    columns: tuple[str, ...]
+    rows: tuple[PictureRow, ...]
+
+
+_SHOWN_MEANS = (LABEL_FREE, GROUND_TRUTH_PER_FRAME, ORACLE_PER_CLIP, ORACLE_PER_FRAME)
+
+
+def render_report(report: EvaluationReport, pictures: Mapping[str, Sequence[PictureRow]]) -> str:
+    """Return the page of an evaluation, worst sequences and worst frames first.
+
+    pictures: by sequence; a sequence without any is shown by its numbers alone.
+    """
+    columns = published_columns(report.benchmark)
+    views = [_view(sequence, pictures.get(sequence.name, ()), columns) for sequence in report.sequences]
+    views.sort(key=lambda view: view.means[LABEL_FREE] or 0.0)
+    return render(
+        "report.html",
+        title=f"{report.benchmark}: {report.model.experiment}",
+        report=report,
+        headline=report.headline,
+        headline_f=report.score("F", HEADLINE_PROTOCOL, LABEL_FREE),
+        cards=[_card(report, name) for name in report.choices if name != LABEL_FREE],
+        choices=[FOREGROUND_CHOICES[name] for name in report.choices],
+        protocols=PROTOCOLS,
+        headline_protocol=HEADLINE_PROTOCOL,
+        measures=MEASURES,
+        averages={(score.measure, score.protocol, score.foreground): score.value for score in report.scores()},
+        published=columns,
+        shared=_published_on_the_same_sequences(report, columns),
+        sequences=views,
+    )
+
+
+def _card(report: EvaluationReport, choice: str) -> _ChoiceCard:
+    j = report.score("J", HEADLINE_PROTOCOL, choice)
+    return _ChoiceCard(
+        choice=FOREGROUND_CHOICES[choice],
+        j=j,
+        f=report.score("F", HEADLINE_PROTOCOL, choice),
+        gap=j.value - report.headline.value,
+    )
+
+
+def _published_on_the_same_sequences(
+    report: EvaluationReport, columns: Sequence[PublishedColumn]
+) -> list[float | None]:
+    """Average each column over the sequences scored here: an overall of 20 says nothing beside ours of 10."""
+    names = [sequence.name for sequence in report.sequences]
+    means: list[float | None] = []
+    for column in columns:
+        known = [column.per_sequence[name] for name in names if name in column.per_sequence]
+        means.append(sum(known) / len(known) if len(known) == len(names) else None)
+    return means
+
+
+def _view(sequence: SequenceScores, rows: Sequence[PictureRow], columns: Sequence[PublishedColumn]) -> _SequenceView:
+    values = sequence.choices[LABEL_FREE]
+    statistics = values.statistics("J")
+    marks = [sequence.frames.index(row.frame) for row in rows]
+    return _SequenceView(
+        scores=sequence,
+        means={
+            name: sequence.mean("J", HEADLINE_PROTOCOL, name) if name in sequence.choices else None
+            for name in _SHOWN_MEANS
+        },
+        f_mean=sequence.mean("F", HEADLINE_PROTOCOL, LABEL_FREE),
+        recall=statistics.recall,
+        decay=statistics.decay,
+        published=tuple(column.per_sequence.get(sequence.name) for column in columns),
+        curve=curve(values.j, label=f"J of each frame of {sequence.name}", marks=marks),
+        columns=tuple(dict.fromkeys(title for row in rows for title in row.tiles)),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,283 @@
+"""Anybody's footage to masks that they can use.
+
+::
+
+    out/index.html               all clips, and what was refused and why
+    out/<clip>/overlay.mp4       the footage with the foreground drawn on it
+    out/<clip>/masks/NNNNN.png   0 and 255, one per frame
+    out/<clip>/index.html        pictures of the clip
+    out/<clip>/result.json       which model made it, and how the foreground was chosen
+
+A single image gives ``overlay.png`` in place of the video. Frames are decoded twice and held one batch at a time, so
+memory does not grow with length. A clip's folder appears complete, by a rename, and replaces an earlier result of the
+same clip; what is in the way and is no result of ours is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model.optical_flow import OpticalFlowEstimator
+from tasks.clip_page import ClipSummary, PageRow, render_clip, render_overview
+from tasks.decode import DecodeOptions, iterate_frames, probe
+from tasks.encode import VideoWriter
+from tasks.errors import FootageError, StorageError
+from tasks.footage import FootageItem, Rejection, discover
+from tasks.model_package import LoadedModel
+from tasks.pages import jpeg_data_uri
+from tasks.pictures import Picture, overlay, segments_picture
+from tasks.segment_clip import ClipOptions, ClipSegmenter, ClipSegments
+
+RESULT_FILE = "result.json"
+FALLBACK_FRAME_RATE = 24.0
+"""For the container only, where the footage does not tell its rate: frames are shown at their own times."""
+
+_NUM_PICTURED = 6
+_PICTURE_HEIGHT = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentOptions:
+    """How footage is read and looked at."""
+
+    clip: ClipOptions = field(default_factory=ClipOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentProgress:
+    """Where a run is: every frame is looked at once and written once."""
+
+    clip: str
+    clip_number: int
+    num_clips: int
+    stage: Literal["looking", "writing"]
+    frames_done: int
+    frames_total: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentResult:
+    """What came out: finished clips, and inputs that were refused, with the reason."""
+
+    clips: tuple[ClipSummary, ...]
+    rejections: tuple[Rejection, ...]
+    page: Path
+
+
+def segment(
+    inputs: Sequence[str],
+    model: LoadedModel,
+    out: Path,
+    *,
+    estimator: OpticalFlowEstimator | None,
+    options: SegmentOptions | None = None,
+    device: str = "cpu",
+    on_progress: Callable[[SegmentProgress], None] | None = None,
+) -> SegmentResult:
+    """Segment videos, folders of frames, globs and images into ``out``; bad input is reported and the rest goes on.
+
+    estimator: optical flow for the choice of the foreground; None chooses by the image border alone.
+    Raises InputError when nothing is found, FootageError when no input could be used, StorageError when ``out``
+    can not be written or holds something else under a clip's name.
+    """
+    options = options or SegmentOptions()
+    found = discover(inputs)
+    segmenter = ClipSegmenter(model.method, estimator, options.clip, device=device)
+    _make_folder(out)
+    clips: list[ClipSummary] = []
+    rejections = list(found.rejections)
+    for number, item in enumerate(found.items):
+        report = _reporter(on_progress, item.clip, number, len(found.items))
+        try:
+            clips.append(_segment_item(item, model, segmenter, out, options, report))
+        except FootageError as error:
+            rejections.append(Rejection(source=item.uri, reason=error.reason, detail=error.detail))
+    if not clips:
+        details = "; ".join(f"{refused.source}: {refused.reason}, {refused.detail}" for refused in rejections)
+        raise FootageError(rejections[0].reason, f"none of {len(rejections)} inputs could be used: {details}")
+    page = out / "index.html"
+    _write_text(page, render_overview(clips, rejections, model))
+    return SegmentResult(clips=tuple(clips), rejections=tuple(rejections), page=page)
+
+
+_Report = Callable[[Literal["looking", "writing"], int, int | None], None]
+
+
+def _segment_item(
+    item: FootageItem,
+    model: LoadedModel,
+    segmenter: ClipSegmenter,
+    out: Path,
+    options: SegmentOptions,
+    report: _Report,
+) -> ClipSummary:
+    target = out / item.clip
+    _refuse_foreign(target)
+    for stale in _leftovers(out, item.clip):
+        shutil.rmtree(stale)
+    started = time.monotonic()
+    expected = probe(item).num_frames
+    images = (frame.image for frame in iterate_frames(item, options.decode))
+    folder = out / f".{item.clip}.{uuid.uuid4().hex}.partial"
+    with segmenter.segment_clip(images, on_frame=lambda done: report("looking", done, expected)) as segments:
+        try:
+            summary = _write_clip(item, segments, folder, options, report)
+            summary = summary.finished(seconds=time.monotonic() - started)
+            _describe(folder, summary, model)
+            _publish(folder, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return summary
+
+
+def _write_clip(
+    item: FootageItem, segments: ClipSegments, folder: Path, options: SegmentOptions, report: _Report
+) -> ClipSummary:
+    """Write overlay and masks of every frame into ``folder``."""
+    masks = folder / "masks"
+    _make_folder(masks)
+    pictured = {round(position) for position in np.linspace(0, segments.num_frames - 1, _NUM_PICTURED)}
+    shares: list[float] = []
+    rows: list[PageRow] = []
+    size = (0, 0)
+    with ExitStack() as stack:
+        writer = None
+        if item.kind != "image":
+            fps = options.decode.fps or probe(item).frame_rate or FALLBACK_FRAME_RATE
+            writer = stack.enter_context(VideoWriter(folder / "overlay.mp4", fps=fps))
+        for index, frame in enumerate(iterate_frames(item, options.decode)):
+            size = (int(frame.image.shape[0]), int(frame.image.shape[1]))
+            mask = segments.mask(index, size)
+            drawn = overlay(frame.image, mask)
+            _write_png(masks / f"{index:05d}.png", mask.astype(np.uint8) * 255)
+            if writer is None:
+                _write_png(folder / "overlay.png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            else:
+                writer.write(drawn, frame.time_seconds)
+            shares.append(float(mask.mean()))
+            if index in pictured:
+                soft = segments_picture(segments.probabilities(index).numpy(), frame=frame.image)
+                rows.append(_page_row(index, frame.time_seconds, frame.image, soft, drawn))
+            report("writing", index + 1, segments.num_frames)
+    return ClipSummary(
+        name=item.clip,
+        source=item.uri,
+        kind=item.kind,
+        num_frames=segments.num_frames,
+        size=size,
+        foreground=segments.grouping.segments,
+        rule=segments.grouping.rule,
+        shares=tuple(shares),
+        rows=tuple(rows),
+    )
+
+
+def _page_row(index: int, seconds: float, frame: Picture, segments: Picture, drawn: Picture) -> PageRow:
+    tiles = {"frame": frame, "segments": segments, "foreground": drawn}
+    return PageRow(
+        frame=index,
+        seconds=seconds,
+        tiles={name: jpeg_data_uri(picture, height=_PICTURE_HEIGHT) for name, picture in tiles.items()},
+    )
+
+
+def _describe(folder: Path, summary: ClipSummary, model: LoadedModel) -> None:
+    record = {
+        "format": 1,
+        "clip": summary.name,
+        "source": summary.source,
+        "num_frames": summary.num_frames,
+        "num_empty_frames": summary.num_empty_frames,
+        "foreground": {"segments": list(summary.foreground), "rule": summary.rule, "label_free": True},
+        "model": {
+            "uri": model.uri,
+            "weights_sha256": model.weights_sha256,
+            "experiment": model.experiment.name,
+            "provenance": model.provenance.model_dump(mode="json"),
+        },
+        "seconds": round(summary.seconds, 2),
+    }
+    _write_text(folder / "index.html", render_clip(summary, model))
+    _write_text(folder / RESULT_FILE, json.dumps(record, indent=1))
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Move a complete folder to its place; an earlier result is moved away first and deleted last."""
+    old = folder.with_suffix(".old")
+    try:
+        if target.exists():
+            target.rename(old)
+        folder.rename(target)
+    except OSError as error:
+        raise StorageError(f"can not put the result at {target}: {error}") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Stop before overwriting something that this command did not make."""
+    if not target.exists() or (target / RESULT_FILE).is_file():
+        return
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    raise StorageError(
+        f"{target} is in the way: it holds no {RESULT_FILE}, so it is no earlier result; choose another folder "
+        "for the results, or move it"
+    )
+
+
+def _leftovers(out: Path, clip: str) -> list[Path]:
+    """Folders that a killed run left of this clip."""
+    pattern = re.compile(re.escape(f".{clip}.") + r"[0-9a-f]{32}\.(partial|old)")
+    return [path for path in out.iterdir() if pattern.fullmatch(path.name)]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"can not make the folder {folder}: {error}; choose one you may write to") from error
+
+
+def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    # Level 1: masks are flat, more effort halves the speed of the whole command to save a few percent.
+    encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not encoded:
+        raise StorageError(f"can not encode {path.name} of shape {picture.shape} as PNG")
+    path.write_bytes(data.tobytes())
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _reporter(on_progress: Callable[[SegmentProgress], None] | None, clip: str, number: int, num_clips: int) -> _Report:
+    def report(stage: Literal["looking", "writing"], done: int, total: int | None) -> None:
+        if on_progress:
+            on_progress(
+                SegmentProgress(
+                    clip=clip,
+                    clip_number=number,
+                    num_clips=num_clips,
+                    stage=stage,
+                    frames_done=done,
+                    frames_total=total,
+                )
+            )
+
+    return report
