@@ -5,6 +5,7 @@ Tasks call ``progress(done, total, note)`` as often as they like; what is shown 
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ class Progress:
         self._artifact = cast(UUID, create_progress_artifact(0.0, key=key, description=description))
         self._last_artifact = self._last_line = time.monotonic()
         self._latest = (0, 0, "")
+        # Training reports from a thread, which would not know which Prefect server this task belongs to.
+        self._context = contextvars.copy_context()
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -78,7 +81,8 @@ class Progress:
 
     def _update_artifact(self, now: float, *, finished: bool = False) -> None:
         done, total, _ = self._latest
-        update_progress_artifact(self._artifact, progress=100.0 if finished else 100.0 * done / max(total, 1))
+        percent = 100.0 if finished else 100.0 * done / max(total, 1)
+        self._context.copy().run(update_progress_artifact, self._artifact, progress=percent)
         self._last_artifact = now
 
 

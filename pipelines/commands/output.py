@@ -32,5 +32,5 @@ def render(
 
     from tasks.rendering import render_footage
 
-    clips = render_footage(Path(out), seed)
+    clips = render_footage(Path(out), seed=seed)
     typer.echo(f"rendered {len(clips)} clips into {out}")

@@ -1,0 +1,132 @@
+"""Flow ``evaluate-model``: a model and a benchmark become scores, a page and rows in MLflow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from pipelines.devices import own_device
+from pipelines.progress import Progress, publish_table
+from pipelines.retries import NOT_FOR_BAD_INPUT
+from pipelines.runtime import load_settings
+from tasks.benchmarks import open_benchmark
+from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
+from tasks.registry import resolve_model
+from tasks.scores import FOREGROUND_CHOICES, HEADLINE_PROTOCOL, LABEL_FREE, EvaluationReport
+from tasks.settings import Settings
+
+
+@flow(name="evaluate-model")
+def evaluate_model(
+    model: str,
+    benchmark: str,
+    root: str,
+    sequences: list[str] | None = None,
+    json_file: str | None = None,
+    report: str | None = None,
+) -> dict[str, Any]:
+    """Score a model on annotated sequences. Labels are used to score, never to decide.
+
+    model: reference. root: folder of the benchmark. sequences: all when None.
+    json_file, report: where scores and the page go; both are logged to the model's MLflow run in any case.
+    Returns the tables and the headline: mean J with the foreground chosen without labels.
+    """
+    folder = find_model(model)
+    result = score_sequences(folder, model, benchmark, root, sequences, json_file, report)
+    publish_scores(result)
+    return result
+
+
+@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
+def find_model(model: str) -> str:
+    """Return the local folder of the model that a reference names."""
+    return str(resolve_model(model, load_settings()))
+
+
+@task(retries=1, retry_delay_seconds=10, **NOT_FOR_BAD_INPUT)
+def score_sequences(
+    folder: str,
+    reference: str,
+    benchmark: str,
+    root: str,
+    sequences: list[str] | None,
+    json_file: str | None,
+    report: str | None,
+) -> dict[str, Any]:
+    """Score every sequence on Ray, write what was asked for, and log to MLflow."""
+    settings = load_settings()
+    opened = open_benchmark(benchmark, root, sequences)
+    with Progress(f"evaluate on {benchmark}", key="evaluate") as progress:
+        evaluation = evaluate(
+            EvaluationJob(model_uri=folder, device=own_device(settings)),
+            opened,
+            settings=settings,
+            parallel=_parallel(settings, len(opened.sequences)),
+            reference=reference,
+            on_progress=lambda now: progress(now.num_done, now.num_sequences, _note(now)),
+        )
+    page = _write(evaluation, json_file, report)
+    run = log_evaluation(evaluation, settings)
+    return {
+        "headline": evaluation.report.headline.value,
+        "sequences": _sequence_rows(evaluation.report),
+        "averages": _average_rows(evaluation.report),
+        "json": json_file,
+        "page": page,
+        "mlflow_run": run,
+    }
+
+
+@task
+def publish_scores(result: dict[str, Any]) -> None:
+    """Leave the scores as two tables with the flow run."""
+    publish_table(result["averages"], key="averages", description="Averages, and how each came about")
+    publish_table(result["sequences"], key="sequences", description="Per sequence, GWM's protocol")
+
+
+def _parallel(settings: Settings, num_sequences: int) -> int | None:
+    """Sequences scored at once; None scores in this process, where Ray would only cost its start."""
+    if settings.ray_address is not None:
+        return num_sequences
+    at_once = min(num_sequences, settings.ray_cpus or os.cpu_count() or 1)
+    return at_once if at_once > 1 else None
+
+
+def _write(evaluation: Evaluation, json_file: str | None, report: str | None) -> str | None:
+    page = Path(report) / "index.html" if report else None
+    evaluation.write(json_file=Path(json_file) if json_file else None, html_file=page)
+    return str(page) if page else None
+
+
+def _sequence_rows(report: EvaluationReport) -> list[dict[str, Any]]:
+    rows = []
+    for sequence in report.sequences:
+        row: dict[str, Any] = {"sequence": sequence.name, "frames": len(sequence.frames)}
+        for choice in report.choices:
+            title = FOREGROUND_CHOICES[choice].title
+            row[f"J {title}"] = sequence.mean("J", HEADLINE_PROTOCOL, choice)
+        row["F label-free"] = sequence.mean("F", HEADLINE_PROTOCOL, LABEL_FREE)
+        rows.append(row)
+    return rows
+
+
+def _average_rows(report: EvaluationReport) -> list[dict[str, Any]]:
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for score in report.scores():
+        row = rows.setdefault(
+            (score.foreground, score.protocol),
+            {
+                "foreground": FOREGROUND_CHOICES[score.foreground].title,
+                "labels used": "yes" if score.uses_annotations else "no",
+                "protocol": score.protocol,
+            },
+        )
+        row[score.measure] = score.value
+    return list(rows.values())
+
+
+def _note(now: EvaluationProgress) -> str:
+    return f"{now.sequence} J {now.j:.3f}"

@@ -1,0 +1,75 @@
+"""Flow ``segment-footage``: anybody's footage and a model become masks, overlays and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+
+from pipelines.devices import own_device
+from pipelines.evaluate import find_model
+from pipelines.progress import Progress, publish_table
+from pipelines.retries import NOT_FOR_BAD_INPUT
+from pipelines.runtime import load_settings
+from tasks.model_package import load_model
+from tasks.optical_flow import build_estimator
+from tasks.segment import SegmentProgress, SegmentResult, segment
+
+
+@flow(name="segment-footage")
+def segment_footage(
+    inputs: list[str], model: str, out: str, estimator: str | None = "dis", weights: str | None = None
+) -> dict[str, Any]:
+    """Segment videos, folders of frames, globs and images into the folder ``out``.
+
+    estimator: optical flow for the choice of the foreground; None chooses by the image border alone.
+    Returns a row per clip, the rejected inputs with their reasons, and the page to look at.
+    """
+    folder = find_model(model)
+    result = segment_clips(inputs, folder, out, estimator, weights)
+    publish_clips(result)
+    return result
+
+
+@task(retries=1, retry_delay_seconds=10, **NOT_FOR_BAD_INPUT)
+def segment_clips(
+    inputs: list[str], folder: str, out: str, estimator: str | None, weights: str | None
+) -> dict[str, Any]:
+    """Segment clip by clip, in constant memory."""
+    device = own_device(load_settings())
+    with Progress("segment", key="segment") as progress:
+        result = segment(
+            inputs,
+            load_model(folder, device=device),
+            Path(out),
+            estimator=build_estimator(estimator, weights, device=device) if estimator else None,
+            device=device,
+            on_progress=lambda now: progress(*_position(now)),
+        )
+    return {"clips": _rows(result, out), "page": str(result.page), "num_rejected": len(result.rejections)}
+
+
+@task
+def publish_clips(result: dict[str, Any]) -> None:
+    """Leave a table of clips with the flow run."""
+    publish_table(result["clips"], key="clips", description=f"Segmented; the page is {result['page']}")
+
+
+def _position(now: SegmentProgress) -> tuple[int, int, str]:
+    """Every clip is looked at and then written; its share of the whole is one unit in a thousand steps."""
+    share = now.frames_done / now.frames_total if now.frames_total else 0.0
+    done = now.clip_number + min(1.0, (share + (now.stage == "writing")) / 2)
+    return int(1000 * done), 1000 * now.num_clips, f"{now.clip}: {now.stage}, frame {now.frames_done}"
+
+
+def _rows(result: SegmentResult, out: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {"clip": clip.name, "frames": clip.num_frames, "status": "done", "result": str(Path(out) / clip.name)}
+        for clip in result.clips
+    ]
+    rows += [
+        {"clip": item.source, "frames": None, "status": f"rejected: {item.reason}", "result": item.detail}
+        for item in result.rejections
+    ]
+    return rows

@@ -1,0 +1,95 @@
+"""Flow ``train-gwm``: a preset and a dataset version become a model, with its curves in MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, task
+
+from pipelines.progress import Progress, publish_table
+from pipelines.retries import NOT_FOR_BAD_INPUT
+from pipelines.runtime import EXPERIMENTS, load_settings
+from tasks.catalog import open_dataset
+from tasks.config import load_experiment
+from tasks.run_folder import TrainingProgress
+from tasks.train import train
+
+
+@flow(name="train-gwm")
+def train_gwm(
+    dataset: str,
+    experiment: str = "debug",
+    version: int | None = None,
+    overrides: list[str] | None = None,
+    register: str | None = None,
+    training_id: str | None = None,
+) -> dict[str, Any]:
+    """Train a preset on a version of a dataset, and register the model when a name is given.
+
+    dataset: URI. version: the newest when None. overrides: such as ``optimisation.num_steps=500``.
+    training_id: continues what was begun under it; by default the same parameters continue the same training.
+    Returns ids, references and the last values of the curves.
+    """
+    pinned = pin_version(dataset, version)
+    result = run_training(experiment, overrides or [], dataset, pinned, None, register, training_id)
+    publish_training(result)
+    return result
+
+
+@task
+def pin_version(dataset: str, version: int | None) -> int:
+    """Return the version to train on, so that a retry trains on the same one."""
+    return open_dataset(dataset, version).version
+
+
+@task(retries=2, retry_delay_seconds=[5, 60], **NOT_FOR_BAD_INPUT)
+def run_training(
+    experiment: str,
+    overrides: list[str],
+    dataset: str,
+    version: int,
+    initial_model: str | None,
+    register: str | None,
+    training_id: str | None,
+) -> dict[str, Any]:
+    """Train from the last checkpoint, or from the start, to the end; a retry continues."""
+    config = load_experiment(experiment, EXPERIMENTS, overrides)
+    with Progress(f"train {experiment}", key="train") as progress:
+        result = train(
+            config,
+            dataset,
+            version,
+            load_settings(),
+            training_id=training_id,
+            initial_model=initial_model,
+            register_as=register,
+            on_progress=lambda now: progress(now.step, now.num_steps, _note(now)),
+        )
+    return {
+        "training_id": result.training_id,
+        "mlflow_run": result.run_id,
+        "model": result.model_uri,
+        "logged_model": result.logged_model,
+        "registered": _reference(result.registered_as, result.registered_version),
+        "dataset_version": result.dataset_version,
+        "steps": result.num_steps,
+        "resumed_from_step": result.resumed_from_step,
+        "already_finished": result.already_finished,
+        "metrics": result.metrics,
+    }
+
+
+@task
+def publish_training(result: dict[str, Any]) -> None:
+    """Leave what came out as a table with the flow run."""
+    rows = [{"what": key, "value": str(value)} for key, value in result.items() if key != "metrics"]
+    rows += [{"what": key, "value": f"{value:.6g}"} for key, value in result["metrics"].items()]
+    publish_table(rows, key="training", description=f"Training {result['training_id']}")
+
+
+def _note(now: TrainingProgress) -> str:
+    return f"loss {now.loss:.4f}, {now.steps_per_second:.2f} steps/s, {now.eta_seconds / 60:.1f} min left"
+
+
+def _reference(name: str | None, version: int | None) -> str | None:
+    return f"models:/{name}/{version}" if name else None
