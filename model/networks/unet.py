@@ -7,6 +7,8 @@ channels. Which of the two variants the paper used is not known.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
