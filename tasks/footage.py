@@ -135,6 +135,7 @@ def _expand(source: str) -> list[_Found]:
         filesystem.invalidate_cache()  # a long-lived process must see what arrived since its last listing
         if is_web(uri):
             return [_from_web(uri)]
+        uri = child_uri(uri, path)  # one spelling, so that a clip named twice is one clip
         if filesystem.exists(path):
             return _from_folder(uri, source) if filesystem.isdir(path) else [_from_file(uri)]
         if any(wildcard in path for wildcard in "*?["):

@@ -8,14 +8,18 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from tasks.errors import FootageError, StorageError
 from tasks.storage import fsspec_view
 
 VIDEO_EXTENSIONS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 IMAGE_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+_FILESYSTEMS: WeakKeyDictionary[BinaryIO, Any] = WeakKeyDictionary()
+"""Keeps the file system of an open file alive: that of an archive closes the archive when it goes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ def is_web(uri: str) -> bool:
 def natural_key(uri: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key by which ``frame2`` comes before ``frame10``."""
     parts = re.split(r"(\d+)", uri)
-    return tuple((1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts if part)
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
 
 
 def child_uri(uri: str, path: str) -> str:
@@ -94,8 +98,9 @@ def open_footage(uri: str) -> BinaryIO:
     try:
         filesystem, path = fsspec_view(uri)
         stream: BinaryIO = filesystem.open(path, "rb")
-    except (OSError, StorageError) as error:
+    except (OSError, KeyError, StorageError) as error:  # KeyError: no such member of an archive
         raise FootageError("not_found", f"can not open {uri}: {error}") from error
+    _FILESYSTEMS[stream] = filesystem
     return stream
 
 
