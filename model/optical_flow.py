@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -28,6 +28,7 @@ GAP_PRESETS: dict[str, tuple[int, ...]] = {
 """Frame gaps by dataset; negative gaps look back."""
 
 
+@runtime_checkable
 class OpticalFlowEstimator(Protocol):
     """Anything that finds where each pixel of one frame lies in another.
 

@@ -18,6 +18,13 @@ _MAX_KEYS_NAMED = 5
 """Mismatching keys listed in an error; the first few tell which network the file is for."""
 
 
+_READ_ERRORS = (
+    *(SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError),
+    # The restricted unpickler lets these out when it is given bytes that are no pickle at all.
+    *(LookupError, AssertionError, TypeError, AttributeError),
+)
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits, reading it in pieces."""
     with path.open("rb") as file:
@@ -47,7 +54,7 @@ def load_state_dict(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         check_sha256(path, sha256)
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except _READ_ERRORS as error:
         raise WeightsError(f"{path} can not be read as weights: {error}") from error
     return _named_tensors(content, path)
 

@@ -132,6 +132,13 @@ def blended_reconstruction(
     return _blend(masks, theta, small_rows, small_columns, model)
 
 
+def unexplained_motion(flow: Float[Tensor, "b 2 H W"], name: MotionModelName = "quadratic") -> Float[Tensor, " b"]:
+    """Return the rms per pixel of what a single motion of the whole image leaves of its flow, px."""
+    whole = flow.new_ones(len(flow), 1, *flow.shape[-2:])
+    residual = flow - blended_reconstruction(whole, flow, name)
+    return residual.square().sum(1).mean((1, 2)).sqrt()
+
+
 def blended_loss(
     logits: Float[Tensor, "b k h w"],
     flow: Float[Tensor, "b 2 H W"],

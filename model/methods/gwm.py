@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.errors import InputError
-from model.losses.flow_reconstruction import FoldedFlow, blended_loss, fold_flow, mixture_loss
+from model.losses.flow_reconstruction import (
+    FoldedFlow,
+    blended_loss,
+    fold_flow,
+    mixture_loss,
+    unexplained_motion,
+)
 from model.losses.motion_models import MotionModelName
 from model.networks.unet import UNet
 from model.types import FramePair, LossTerms, Segmentation
@@ -50,6 +56,11 @@ class GwmConfig:
     """How stored flow comes to flow_size: nearest as the released code; area averages, for small flow sizes."""
     flow_clip_px: float = 20.0
     """Flow components are clipped to this many pixels at flow_size (released code; the paper is silent)."""
+    flow_scaling: Literal["none", "residual"] = "none"
+    """none as published. residual divides the flow of each sample by the rms (floored) of what one global motion of
+    the same model leaves unexplained, so that a slow clip counts as much as a fast one; see the experiment log."""
+    flow_scaling_floor_px: float = 0.1
+    """Least divisor of ``flow_scaling``, px at flow_size: below it, what is left is the estimator's noise."""
     loss_weight: float = 0.03
     """Multiplier of the loss (released code)."""
 
@@ -64,8 +75,9 @@ class GwmConfig:
             )
         if min(self.flow_size) < 8:
             raise InputError(f"flow_size={self.flow_size}: expected at least 8 rows and columns")
-        if self.flow_clip_px <= 0:
-            raise InputError(f"flow_clip_px={self.flow_clip_px}: expected a positive number of pixels")
+        for limit in ("flow_clip_px", "flow_scaling_floor_px"):
+            if getattr(self, limit) <= 0:
+                raise InputError(f"{limit}={getattr(self, limit)}: expected a positive number of pixels")
 
 
 class Gwm(nn.Module):
@@ -94,6 +106,8 @@ class Gwm(nn.Module):
         image = resize_image(pair.image[None].float(), config.image_size)[0].round().to(torch.uint8)
         flow = resize_flow(pair.flow, config.flow_size, config.flow_resize)
         flow = flow.nan_to_num(0.0).clamp(-config.flow_clip_px, config.flow_clip_px)
+        if config.flow_scaling == "residual":
+            flow = flow / unexplained_motion(flow[None], config.motion_model).clamp_min(config.flow_scaling_floor_px)
         if config.objective == "blended":
             return {"image": image, "flow": flow}
         folded = fold_flow(flow[None], config.image_size, config.motion_model)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.errors import InputError
+from model.losses.flow_reconstruction import unexplained_motion
 from model.methods import build_method
 from model.methods.base import Method
 from model.methods.gwm import Gwm, GwmConfig, resize_flow
@@ -85,6 +86,19 @@ def test_flow_is_clipped_and_holes_are_filled() -> None:
     assert prepared["flow"][0, 0, 0] == 0
 
 
+def test_residual_scaling_makes_fast_and_slow_motion_count_alike() -> None:
+    method = Gwm(GwmConfig(objective="blended", flow_scaling="residual", **SMALL))
+    slow = pair()
+    fast = FramePair(image=slow.image, flow=3 * slow.flow + 1, gap=1)  # three times as fast, and the camera pans
+    residuals = []
+    for sample in (slow, fast):
+        flow = method.prepare(sample)["flow"]
+        residuals.append(unexplained_motion(flow[None]).item())
+    assert residuals == pytest.approx([1, 1], rel=1e-4)
+    noise = FramePair(image=slow.image, flow=0.01 * torch.randn(2, 60, 90), gap=1)
+    assert unexplained_motion(method.prepare(noise)["flow"][None]).item() < 0.2  # not blown up to a signal
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -93,6 +107,7 @@ def test_flow_is_clipped_and_holes_are_filled() -> None:
         {"image_size": (8, 224)},
         {"flow_size": (4, 854)},
         {"flow_clip_px": 0.0},
+        {"flow_scaling_floor_px": -1.0},
     ],
 )
 def test_unusable_configurations_are_refused(wrong: dict[str, object]) -> None:
