@@ -116,7 +116,7 @@ def _shadow(scene: Scene, time: float) -> Array | None:
 
 
 def _through_lens(picture: Array, scene: Scene, frame: int) -> Array:
-    """Add what the camera adds: a darker rim, its white balance, a drifting exposure and grain that is new in every frame."""
+    """Add what the camera adds: a darker rim, white balance, drifting exposure, and grain new in every frame."""
     height, width = scene.size
     x = np.linspace(-1, 1, width, dtype=np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
