@@ -30,7 +30,13 @@ def render(
     """Render the demo's footage: H.264 videos, with exact masks and exact optical flow beside them."""
     from pathlib import Path
 
+    from pipelines.console import ConsoleProgress
     from tasks.rendering import render_footage
 
-    clips = render_footage(Path(out), seed=seed)
-    typer.echo(f"rendered {len(clips)} clips into {out}")
+    with ConsoleProgress("render") as progress:
+        clips = render_footage(Path(out), seed=seed, on_progress=progress)
+    rows = [
+        {"clip": clip.name, "frames": clip.num_frames, "video": str(clip.video), "reused": clip.reused}
+        for clip in clips
+    ]
+    print_table(rows, title=f"rendered into {out}")
