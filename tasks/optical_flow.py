@@ -96,11 +96,11 @@ def find_weights(variant: str, weights: str, sha256: str | None = None, cache_di
     """
     cache = cache_dir or Settings().weights_path
     if weights in TORCHVISION_WEIGHTS[variant].__members__:
-        return _torchvision_file(TORCHVISION_WEIGHTS[variant][weights].url, cache)
+        return fetch_torchvision_file(TORCHVISION_WEIGHTS[variant][weights].url, cache)
     if weights.startswith("file://"):
         weights = urlsplit(weights).path
     if "://" in weights:
-        return _fetched_file(weights, sha256, cache)
+        return fetch_pinned_file(weights, sha256, cache)
     path = Path(weights).expanduser()
     if not path.is_file():
         names = ", ".join(TORCHVISION_WEIGHTS[variant].__members__)
@@ -111,7 +111,7 @@ def find_weights(variant: str, weights: str, sha256: str | None = None, cache_di
     return path
 
 
-def _torchvision_file(url: str, cache: Path) -> Path:
+def fetch_torchvision_file(url: str, cache: Path) -> Path:
     """Return the cached copy of a file of torchvision, whose name ends in the first digits of its SHA-256."""
     path = cache / Path(urlsplit(url).path).name
     if path.is_file():
@@ -129,7 +129,7 @@ def _torchvision_file(url: str, cache: Path) -> Path:
     return path
 
 
-def _fetched_file(uri: str, sha256: str | None, cache: Path) -> Path:
+def fetch_pinned_file(uri: str, sha256: str | None, cache: Path) -> Path:
     """Return the cached copy of a URI, named by its hash; bytes with another hash are never kept."""
     if sha256 is None:
         raise WeightsError(f"weights at {uri} have no pinned SHA-256: add it, so that nobody can swap them unnoticed")

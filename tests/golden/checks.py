@@ -1,0 +1,135 @@
+"""What is known about each archive: a function that recomputes it, and the tolerances it must keep."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from model.losses.flow_reconstruction import blended_loss, blended_reconstruction
+from model.metrics import boundary_accuracy, region_similarity, statistics
+from model.raft import RaftEstimator
+from tests.golden.comparison import Comparison, absolute, relative
+
+RAFT_TOLERANCE_PX = 1e-4
+J_TOLERANCE, F_TOLERANCE = 1e-9, 1e-6
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-9, 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How to check one archive.
+
+    run: takes the archive's path and the DAVIS root. companions: names of files beside the archive that it uses.
+    """
+
+    run: Callable[[Path, Path], list[Comparison]]
+    companions: tuple[str, ...] = ()
+
+
+def check_blended_loss(archive: Path, davis_root: Path) -> list[Comparison]:
+    """GWM's released loss in float64: value, gradient and reconstructed flow of every case."""
+    arrays = _load(archive)
+    comparisons = []
+    for case in sorted({name.split(".")[0] for name in arrays}):
+        logits = torch.from_numpy(arrays[f"{case}.logits"]).requires_grad_()
+        flow = torch.from_numpy(arrays[f"{case}.flow"])
+        loss = blended_loss(logits, flow, motion_model="quadratic")
+        (gradient,) = torch.autograd.grad(loss, logits)
+        with torch.no_grad():
+            reconstruction = blended_reconstruction(logits.softmax(dim=1), flow, "quadratic")
+        comparisons += [
+            relative(f"{case}.loss", loss, arrays[f"{case}.loss"], LOSS_TOLERANCE),
+            relative(f"{case}.grad", gradient, arrays[f"{case}.grad"], GRADIENT_TOLERANCE),
+            relative(f"{case}.reconstruction", reconstruction, arrays[f"{case}.reconstruction"], GRADIENT_TOLERANCE),
+        ]
+    return comparisons
+
+
+def check_raft(archive: Path, davis_root: Path, *, variant: str) -> list[Comparison]:
+    """princeton-vl/RAFT with random weights in that repository's format."""
+    arrays = _load(archive)
+    estimator = RaftEstimator.from_file(
+        variant, archive.parent / _checkpoint_of(archive.stem), num_updates=int(arrays["iters"])
+    )
+    pairs = [
+        (estimator.encode(torch.from_numpy(first)), estimator.encode(torch.from_numpy(second)))
+        for first, second in zip(arrays["image1"], arrays["image2"], strict=True)
+    ]
+    return [absolute("flow", estimator.flow(pairs), arrays["flow"], RAFT_TOLERANCE_PX, "px")]
+
+
+def check_davis_metrics(folder: Path, davis_root: Path) -> list[Comparison]:
+    """davis2017-evaluation on binary masks: J and F of frames, and their statistics over sequences."""
+    frames: dict[str, list[dict[str, str]]] = defaultdict(list)
+    with (folder / "per_frame.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            frames[row["sequence"]].append(row)
+    summaries = json.loads((folder / "per_sequence.json").read_text())
+    listed, present = set(frames), {path.name for path in folder.iterdir() if path.is_dir()}
+    if listed != present or listed != set(summaries):
+        raise ValueError(
+            f"per_frame.csv lists {sorted(listed)}, per_sequence.json {sorted(summaries)}, "
+            f"masks are there of {sorted(present)}: expected the same sequences"
+        )
+    comparisons = []
+    for sequence, rows in frames.items():
+        comparisons += _check_sequence(folder, davis_root, sequence, rows, summaries[sequence])
+    return comparisons
+
+
+def _check_sequence(
+    folder: Path, davis_root: Path, sequence: str, rows: list[dict[str, str]], summary: dict[str, object]
+) -> list[Comparison]:
+    annotations = davis_root / "Annotations" / "480p" / sequence
+    predicted = torch.stack([_mask(folder / sequence / f"{row['frame']}.png") for row in rows])
+    annotated = torch.stack([_mask(annotations / f"{row['frame']}.png") for row in rows])
+    scores = {"J": region_similarity(predicted, annotated), "F": boundary_accuracy(predicted, annotated)}
+    tolerances = {"J": J_TOLERANCE, "F": F_TOLERANCE}
+    comparisons = [
+        absolute(f"{sequence} {measure}", values, [float(row[measure]) for row in rows], tolerances[measure])
+        for measure, values in scores.items()
+    ]
+    for key, recorded in summary.items():
+        if key == "frames":
+            comparisons.append(absolute(f"{sequence} frames", len(rows), recorded, 0))
+            continue
+        assert isinstance(recorded, dict)
+        measure, _, selection = key.partition("_")
+        kept = scores[measure][{"": slice(None), "without_first_and_last": slice(1, -1)}[selection]]
+        ours = statistics(kept.tolist())
+        comparisons += [
+            absolute(f"{sequence} {key} {name}", getattr(ours, name), value, tolerances[measure])
+            for name, value in recorded.items()
+        ]
+    return comparisons
+
+
+def _checkpoint_of(name: str) -> str:
+    return f"{name}_princeton_random.pth"
+
+
+def _load(archive: Path) -> dict[str, np.ndarray]:
+    with np.load(archive, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _mask(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(path).convert("L")) > 127)
+
+
+CHECKS: dict[str, Check] = {
+    "gwm_blended_loss": Check(run=check_blended_loss),
+    "raft_small": Check(run=partial(check_raft, variant="raft-small"), companions=(_checkpoint_of("raft_small"),)),
+    "raft_large": Check(run=partial(check_raft, variant="raft-large"), companions=(_checkpoint_of("raft_large"),)),
+    "davis_metrics": Check(run=check_davis_metrics),
+}
+"""Checks by the name of the archive: the stem of an ``.npz`` file, or the name of a folder."""
