@@ -10,6 +10,7 @@
     ├── DatasetError          a dataset does not exist, has no such version, or was made with another recipe
     ├── FootageError          one piece of footage can not be used: carries a reason from a closed list
     ├── ModelNotFoundError    a model reference leads nowhere
+    ├── TrainingError         training diverged, or its workers died too often
     └── ServiceError          a local server did not start, or its port is taken
 
 Every message says what was got, what was expected, and what to do. All of them survive pickling, since Ray ships
@@ -56,6 +57,10 @@ class ModelNotFoundError(GwmError):
     """A model reference leads nowhere."""
 
 
+class TrainingError(GwmError):
+    """Training diverged, or its workers died too often."""
+
+
 class ServiceError(GwmError):
     """A local server did not start, or its port is taken."""
 
@@ -87,5 +92,6 @@ __all__ = [
     "RejectionReason",
     "ServiceError",
     "StorageError",
+    "TrainingError",
     "WeightsError",
 ]

@@ -1,0 +1,128 @@
+"""Which frame pair trains at which step: a pure function of (seed, step, slot).
+
+Nothing is shuffled and nothing is remembered, so training resumes at any step by starting to count there, and the
+global batch is the same for any number of workers: slot s of a batch belongs to rank s % world_size.
+
+A clip is drawn uniformly (not in proportion to its length), then a gap, then a frame among those that have a frame
+``gap`` later in the clip (GWM, section 4.1 and its released sampler).
+
+Draws use raw Philox words: NumPy promises that a bit generator's stream never changes, which it does not promise for
+``Generator.integers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from tasks.errors import DatasetError
+
+GapSampling = Literal["uniform", "released"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipIndex:
+    """What sampling needs to know of a clip."""
+
+    num_frames: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleKey:
+    """One training sample: indices of clip and frame, the frame gap, and whether it is mirrored."""
+
+    clip: int
+    frame: int
+    gap: int
+    flip: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingPlan:
+    """Clips that can be drawn and, for each, the gaps that fit in it with their cumulative probabilities.
+
+    clips: (clip index, number of frames, ((gap, cumulative probability), ...)).
+    """
+
+    seed: int
+    flip: bool
+    clips: tuple[tuple[int, int, tuple[tuple[int, float], ...]], ...]
+
+
+def plan_sampling(
+    *,
+    seed: int,
+    clips: Sequence[ClipIndex],
+    gaps: Sequence[int],
+    gap_sampling: GapSampling = "uniform",
+    flip: bool = False,
+) -> SamplingPlan:
+    """Leave out clips that are too short for every gap, and fix the odds of the gaps that remain.
+
+    Raises DatasetError when no clip is left.
+    """
+    weights = gap_weights(gaps, gap_sampling)
+    usable = []
+    for index, clip in enumerate(clips):
+        odds = _cumulative({gap: weight for gap, weight in weights.items() if abs(gap) < clip.num_frames})
+        if odds:
+            usable.append((index, clip.num_frames, odds))
+    if not usable:
+        longest = max((clip.num_frames for clip in clips), default=0)
+        raise DatasetError(
+            f"none of {len(clips)} clips can be trained on: the longest has {longest} frames and the gaps are "
+            f"{tuple(gaps)}; ingest longer clips or train with smaller gaps"
+        )
+    return SamplingPlan(seed=seed, flip=flip, clips=tuple(usable))
+
+
+def gap_weights(gaps: Sequence[int], gap_sampling: GapSampling) -> dict[int, float]:
+    """Return the probability of each gap.
+
+    uniform: as the paper says.
+    released: as the authors' code draws. It picks one of the unordered pairs of gaps, taken in the order 1, 2, -1, -2,
+    and trains on the first of the pair: +1 in 3 pairs of 6, +2 in 2, -1 in 1 and -2 in none. Gaps are put in that
+    order (forwards, then backwards, near before far) whatever order they are given in.
+    """
+    if gap_sampling == "uniform" or len(gaps) == 1:
+        return {gap: 1 / len(gaps) for gap in gaps}
+    ordered = sorted(gaps, key=lambda gap: (gap < 0, abs(gap)))
+    num_pairs = len(ordered) * (len(ordered) - 1) // 2
+    return {gap: (len(ordered) - 1 - place) / num_pairs for place, gap in enumerate(ordered)}
+
+
+def sample_for(plan: SamplingPlan, *, step: int, slot: int) -> SampleKey:
+    """Return the sample in ``slot`` of the global batch of ``step``; both count from 0."""
+    words = np.random.Philox(np.random.SeedSequence((plan.seed, step, slot))).random_raw(4)
+    at_clip, at_gap, at_frame, at_flip = ((words >> np.uint64(11)) * 2.0**-53).tolist()  # uniform in [0, 1)
+    clip, num_frames, odds = plan.clips[int(at_clip * len(plan.clips))]
+    gap = next((gap for gap, cumulative in odds if at_gap < cumulative), odds[-1][0])
+    frame = max(0, -gap) + int(at_frame * (num_frames - abs(gap)))
+    return SampleKey(clip=clip, frame=frame, gap=gap, flip=plan.flip and at_flip < 0.5)
+
+
+def batch_for(
+    plan: SamplingPlan, *, step: int, global_batch_size: int, rank: int = 0, world_size: int = 1
+) -> tuple[SampleKey, ...]:
+    """Return the samples of ``step`` that belong to ``rank``."""
+    return tuple(sample_for(plan, step=step, slot=slot) for slot in range(rank, global_batch_size, world_size))
+
+
+def random_seed_for(seed: int, step: int, rank: int) -> int:
+    """Return the seed of torch's generators at one step of one worker, for networks that draw numbers (dropout)."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _cumulative(weights: dict[int, float]) -> tuple[tuple[int, float], ...]:
+    return _cumulative_of(tuple((gap, weight) for gap, weight in weights.items() if weight > 0))
+
+
+@lru_cache(maxsize=64)
+def _cumulative_of(weights: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    total = sum(weight for _, weight in weights)
+    sums = np.cumsum([weight / total for _, weight in weights]).tolist() if weights else []
+    return tuple((gap, upto) for (gap, _), upto in zip(weights, sums, strict=True))

@@ -1,0 +1,231 @@
+"""Train a model on one version of a dataset: find or begin the run, have it trained, and hand the model over.
+
+Every stage looks for what an earlier attempt left and goes on from there, so the same call with the same arguments
+continues a killed training and, once it is finished, returns its result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+
+from tasks.catalog import open_dataset
+from tasks.checkpoint import Checkpoint, latest_checkpoint
+from tasks.cluster import ray_session
+from tasks.code_version import code_version
+from tasks.config import ExperimentConfig
+from tasks.errors import ConfigError, StorageError, TrainingError
+from tasks.model_package import DESCRIPTION_FILE, WEIGHTS_FILE, is_model
+from tasks.registry import log_model, register_model
+from tasks.run_folder import RunFolder
+from tasks.settings import Settings
+from tasks.storage import location, prove_writable
+from tasks.tracking import Outbox, TrackedRun, find_or_create_run, flatten, open_run
+from tasks.train_loop import ProgressCallback, TrainingJob, WorkerPlace, run_training
+from tasks.train_workers import train_on_ray
+
+_TRAINING_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a finished training left behind.
+
+    run_id: MLflow's run.
+    model_uri: folder of the model's two files; evaluate and segment take it as a model reference.
+    logged_model: the model in MLflow, ``runs:/<id>/model``.
+    metrics: of the last logging window, by the names of the curves.
+    registered_as, registered_version: in MLflow's model registry; None when it was not asked for.
+    resumed_from_step: 0 when nothing was there before.
+    already_finished: nothing was trained, an earlier call had done it all.
+    """
+
+    training_id: str
+    run_id: str
+    model_uri: str
+    logged_model: str
+    num_steps: int
+    metrics: dict[str, float]
+    dataset_uri: str
+    dataset_version: int
+    registered_as: str | None = None
+    registered_version: int | None = None
+    resumed_from_step: int = 0
+    already_finished: bool = False
+
+
+def train(
+    experiment: ExperimentConfig,
+    dataset_uri: str,
+    version: int | None,
+    settings: Settings,
+    *,
+    training_id: str | None = None,
+    initial_model: str | None = None,
+    register_as: str | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> TrainingResult:
+    """Train ``experiment`` on a version of a dataset (the newest for None), continuing whatever was begun.
+
+    training_id: names the run; by default made of the experiment, the dataset's version and the initial model, so
+        that the same call continues after a kill. initial_model: reference of a model whose weights to start from.
+    register_as: name in MLflow's registry. on_progress: called about once a second.
+
+    Raises DatasetError, ConfigError, StorageError, ModelNotFoundError before anything is trained; TrainingError when
+    training diverges or its workers die too often.
+    """
+    snapshot = open_dataset(dataset_uri, version)
+    name = training_id or default_training_id(experiment, snapshot.uri, snapshot.version, initial_model)
+    run = RunFolder(root=location(settings.runs_root) / _require_training_id(name))
+    prove_writable(run.root)
+    run.agree(
+        {
+            "experiment": experiment.model_dump(mode="json"),
+            "dataset_uri": snapshot.uri,
+            "dataset_version": snapshot.version,
+            "initial_model": initial_model,
+        }
+    )
+    finished = run.read("result")
+    if finished is not None:
+        return _registered(TrainingResult(**{**finished, "already_finished": True}), run, settings, register_as)
+    tracked = find_or_create_run(
+        settings,
+        name,
+        tags=_tags(experiment, snapshot.uri, snapshot.version, initial_model),
+        params=flatten(experiment.model_dump(mode="json")),
+    )
+    job = TrainingJob(
+        training_id=name,
+        attempt=uuid.uuid4().hex,
+        run_uri=run.root.uri,
+        experiment=experiment,
+        dataset_uri=snapshot.uri,
+        dataset_version=snapshot.version,
+        initial_model=initial_model,
+        mlflow_run_id=tracked.run_id,
+        settings=settings,
+    )
+    with _status_of(tracked):
+        tracked.log_json("experiment.json", experiment.model_dump(mode="json"))
+        result = _train_and_hand_over(job, tracked, on_progress)
+        return _registered(result, run, settings, register_as)
+
+
+def default_training_id(
+    experiment: ExperimentConfig, dataset_uri: str, dataset_version: int, initial_model: str | None = None
+) -> str:
+    """Return the experiment's name, a digest of all that decides the outcome, and the dataset's version."""
+    what = f"{experiment.fingerprint()} {dataset_uri} {dataset_version} {initial_model}"
+    return f"{experiment.name}-v{dataset_version}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
+
+def _train_and_hand_over(job: TrainingJob, tracked: TrackedRun, on_progress: ProgressCallback | None) -> TrainingResult:
+    job.run.claim(job.attempt)
+    before = latest_checkpoint(job.run.checkpoints)
+    num_steps = job.experiment.optimisation.num_steps
+    if before is None or before.step < num_steps:
+        _launch(job, on_progress)
+    last = _last_checkpoint(job)
+    _publish_model(job.run, last)
+    tracked.send(Outbox.from_json(last.state["outbox"]).points)  # again, in case the worker could not
+    logged_model = log_model(tracked, job.run.model)
+    result = TrainingResult(
+        training_id=job.training_id,
+        run_id=tracked.run_id,
+        model_uri=job.run.model.uri,
+        logged_model=logged_model,
+        num_steps=num_steps,
+        metrics=last.state["latest"],
+        dataset_uri=job.dataset_uri,
+        dataset_version=job.dataset_version,
+        resumed_from_step=before.step if before else 0,
+    )
+    job.run.write("result", vars(result))
+    return result
+
+
+def _launch(job: TrainingJob, on_progress: ProgressCallback | None) -> None:
+    """Run the loop where the settings say: 0 workers means in this process, without Ray."""
+    if job.settings.train_workers == 0:
+        run_training(job, WorkerPlace(device=_own_device(job.settings)), on_progress)
+        return
+    with ray_session(job.settings):
+        train_on_ray(job, on_progress)
+
+
+def _last_checkpoint(job: TrainingJob) -> Checkpoint:
+    failure = job.run.failure_of(job.attempt)
+    if failure is not None:
+        raise failure
+    last = latest_checkpoint(job.run.checkpoints)
+    num_steps = job.experiment.optimisation.num_steps
+    if last is None or last.step < num_steps:
+        raise TrainingError(
+            f"training {job.training_id!r} stopped after {last.step if last else 0} of {num_steps} steps; "
+            "run the same command to continue"
+        )
+    return last
+
+
+def _publish_model(run: RunFolder, last: Checkpoint) -> None:
+    if not is_model(run.model):
+        for name in (WEIGHTS_FILE, DESCRIPTION_FILE):  # the description last, as it publishes the model
+            (run.model / name).write_bytes((last.folder / name).read_bytes())
+
+
+def _registered(result: TrainingResult, run: RunFolder, settings: Settings, register_as: str | None) -> TrainingResult:
+    """Register the model under ``register_as`` unless that was done before."""
+    if register_as is None or result.registered_as == register_as:
+        return result
+    model = register_model(settings, name=register_as, run_id=result.run_id)
+    open_run(settings, result.run_id).set_tags({"gwm.registered_as": model.reference})
+    found = {**vars(result), "registered_as": model.name, "registered_version": model.version}
+    run.write("result", {**found, "already_finished": False})
+    return TrainingResult(**found)
+
+
+@contextmanager
+def _status_of(tracked: TrackedRun) -> Iterator[None]:
+    """Give the MLflow run the status that the block ends with; one that is killed stays RUNNING until continued."""
+    try:
+        yield
+    except BaseException as error:  # passed on, only the status is taken from it
+        with suppress(StorageError):  # the error that ended the training is the one to hear of
+            tracked.set_tags({"gwm.error": f"{type(error).__name__}: {error}"[:500]})
+            tracked.set_status("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    tracked.set_status("FINISHED")
+
+
+def _tags(
+    experiment: ExperimentConfig, dataset_uri: str, dataset_version: int, initial_model: str | None
+) -> Mapping[str, object]:
+    return {
+        "gwm.experiment": experiment.name,
+        "gwm.fingerprint": experiment.fingerprint(),
+        "gwm.dataset_uri": dataset_uri,
+        "gwm.dataset_version": dataset_version,
+        "gwm.initial_model": initial_model,
+        "gwm.code_version": code_version(),
+        "mlflow.note.content": f"{experiment.name} on version {dataset_version} of {dataset_uri}",
+    }
+
+
+def _own_device(settings: Settings) -> torch.device:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("GWM_DEVICE=cuda, but torch sees no GPU here; use auto or cpu")
+    use_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def _require_training_id(name: str) -> str:
+    if not _TRAINING_ID.match(name):
+        raise ConfigError(f"training id {name!r}: expected letters, digits, '_', '-' and '.', 128 at most")
+    return name
