@@ -80,5 +80,6 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = percent
+    environment.filters["sentence"] = lambda text: text[:1].upper() + text[1:]  # capitalize lowers the rest
     environment.filters["data_uri"] = data_uri
     return environment
