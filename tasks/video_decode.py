@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from tasks.errors import FootageError
@@ -50,9 +51,10 @@ def iterate_video(uri: str, fps: float | None) -> Iterator[tuple[float, NDArray[
     """
     with _open_video(uri) as (container, stream), _explained(uri):
         frames = _timed(container, stream)
+        converter = _Converter()
         size = None
         for seconds, frame in frames if fps is None else resample(frames, fps):
-            image = _upright(frame)
+            image = converter.to_upright_rgb(frame)
             if size is not None and image.shape != size:
                 detail = f"{base_name(uri)} changes from {_size(size)} to {_size(image.shape)} at {seconds:.2f} s"
                 raise FootageError("mixed_sizes", detail)
@@ -66,7 +68,7 @@ def read_header(uri: str) -> VideoHeader:
         first = next(_timed(container, stream), None)
         if first is None:
             raise FootageError("corrupt", f"{base_name(uri)} has a video stream without a frame")
-        height, width, _ = _upright(first[1]).shape
+        height, width, _ = _Converter().to_upright_rgb(first[1]).shape
         duration = stream.duration * stream.time_base if stream.duration else None
         if duration is None and container.duration:
             duration = container.duration / av.time_base
@@ -142,10 +144,23 @@ def _timed(container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
         yield previous, frame
 
 
-def _upright(frame: Any) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-    return image if matrix is None else apply_display_matrix(image, struct.unpack("=9i", bytes(matrix)))
+class _Converter:
+    """Decoded frames of one video to upright RGB, by the display matrix of its first frame."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()  # one for all frames, since each builds tables of its own
+        self._is_first = True
+        self._matrix: tuple[int, ...] | None = None
+
+    def to_upright_rgb(self, frame: Any) -> NDArray[np.uint8]:
+        """Uint8 [H, W, 3] of a decoded frame."""
+        if self._is_first:
+            # Once only: a frame and its side data hold each other, so memory would grow until Python looks for cycles.
+            matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+            self._matrix = None if matrix is None else struct.unpack("=9i", bytes(matrix))
+            self._is_first = False
+        image: NDArray[np.uint8] = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        return image if self._matrix is None else apply_display_matrix(image, self._matrix)
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -142,6 +144,22 @@ def test_max_side_shrinks_by_area_and_never_enlarges(tmp_path: Path) -> None:
 def test_sound_beside_the_video_is_left_alone(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", audio_seconds=2.0)
     assert numbers_of(frames_of(path)) == list(range(10))
+
+
+def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
+    """With the collector of cycles off, so that a frame that something holds on to (0.9 MB each) shows."""
+    images = numbered_frames(4, width=640, height=480) * 30
+    frames = iterate_frames(clip_of(write_video(tmp_path / "clip.mp4", images, codec_options={"preset": "ultrafast"})))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            next(frames)
+        before = psutil.Process().memory_info().rss
+        assert sum(1 for _ in frames) == 100
+        assert psutil.Process().memory_info().rss - before < 20 * 2**20
+    finally:
+        gc.enable()
 
 
 def test_frames_stream(tmp_path: Path) -> None:
