@@ -1,0 +1,218 @@
+"""Ingest: footage becomes rows of a dataset, exactly once, whatever is killed on the way.
+
+::
+
+    prepare_ingest   find, hash, compare with what is there          -> IngestPlan    (what, and why)
+    ingest_batch     actors write shards, one transaction publishes  -> BatchResult   (a unit of retry)
+    finish_ingest    add up, refuse an empty outcome                 -> IngestSummary
+
+A batch that is killed leaves nothing visible, and planning again finds what is missing. Shards go straight from
+actors to storage; only names and counts come back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tasks.catalog import open_dataset, present_videos
+from tasks.cluster import ray_session
+from tasks.dead_letters import Refusal, read_rejected, record_rejected
+from tasks.errors import DatasetError, FootageError
+from tasks.footage import discover
+from tasks.identity import Recipe, video_id
+from tasks.ingest_batch import (
+    BatchResult,
+    IngestProgress,
+    ProgressCallback,
+    VideoOutcome,
+    ingest_batch,
+    silent,
+)
+from tasks.ingest_plan import IngestPlan, WantedVideo, plan_ingest
+from tasks.optical_flow import build_estimator
+from tasks.schema import SCHEMA_VERSION
+from tasks.settings import Settings
+from tasks.storage import location, prove_writable
+
+DEFAULT_BATCH_VIDEOS = 64
+"""Videos of one transaction: what a killed ingest does again, and what a retry repeats."""
+
+_REASONS_LISTED = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSummary:
+    """What an ingest did. version: the dataset's newest afterwards; videos: one line per piece of footage.
+
+    num_frames and seconds count what was ingested now.
+    """
+
+    version: int
+    num_ingested: int
+    num_skipped: int
+    num_rejected: int
+    num_frames: int
+    seconds: float
+    videos: tuple[VideoOutcome, ...]
+
+
+def make_recipe(
+    *,
+    flow_estimator: str = "dis",
+    weights: str | None = None,
+    weights_sha256: str | None = None,
+    gaps: Sequence[int] = (1, -1, 2, -2),
+    fps: float | None = None,
+    max_side: int | None = None,
+    jpeg_quality: int = 95,
+) -> Recipe:
+    """The recipe of an ingest. Builds the estimator once, so that missing or altered weights are told first."""
+    estimator = build_estimator(flow_estimator, weights, weights_sha256)
+    return Recipe(
+        fps=fps,
+        max_side=max_side,
+        jpeg_quality=jpeg_quality,
+        gaps=tuple(gaps),
+        flow_estimator=flow_estimator,
+        flow_weights_sha256=estimator.weights_sha256,
+        schema_version=SCHEMA_VERSION,
+    )
+
+
+def wanted_videos(sources: Sequence[str]) -> tuple[tuple[WantedVideo, ...], tuple[Refusal, ...]]:
+    """Find the footage that ``sources`` name and hash it, a mebibyte at a time; also tell what was out of reach.
+
+    Raises InputError when no source leads to any footage.
+    """
+    found = discover(sources)
+    refusals = [
+        Refusal(source=rejection.source, stage="discover", reason=rejection.reason, detail=rejection.detail)
+        for rejection in found.rejections
+    ]
+    wanted = []
+    for item in found.items:
+        try:
+            wanted.append(WantedVideo(item=item, video_id=video_id(item)))
+        except FootageError as error:
+            refusals.append(Refusal(source=item.uri, stage="hash", reason=error.reason, detail=error.detail))
+    return tuple(wanted), tuple(refusals)
+
+
+def prepare_ingest(
+    sources: Sequence[str], dataset_uri: str, recipe: Recipe, *, retry_rejected: bool = False
+) -> IngestPlan:
+    """Compare what ``sources`` hold with what the dataset has and refused, and plan what to do about each video.
+
+    Raises InputError when no source leads to footage, StorageError when the dataset's place can not be written.
+    """
+    wanted, refusals = wanted_videos(sources)
+    prove_writable(location(dataset_uri))
+    return plan_ingest(
+        wanted,
+        present_videos(dataset_uri),
+        read_rejected(dataset_uri),
+        recipe,
+        refusals=refusals,
+        retry_rejected=retry_rejected,
+    )
+
+
+def finish_ingest(plan: IngestPlan, results: Sequence[BatchResult], dataset_uri: str, seconds: float) -> IngestSummary:
+    """Write down what was out of reach, and add up plan and batches.
+
+    Raises DatasetError, listing the reasons, when nothing that was named is in the dataset now.
+    """
+    record_rejected(dataset_uri, plan.refusals)
+    ingested_or_rejected = [outcome for result in results for outcome in result.outcomes]
+    outcomes = [*ingested_or_rejected, *_outcomes_of_plan(plan)]
+    if not any(outcome.status == "ingested" or outcome.reason in ("unchanged", "renamed") for outcome in outcomes):
+        listed = "; ".join(f"{outcome.source} ({outcome.explanation})" for outcome in outcomes[:_REASONS_LISTED])
+        raise DatasetError(
+            f"nothing was ingested into {dataset_uri}, all {len(outcomes)} pieces of footage were refused: {listed}"
+        )
+    counts = Counter(outcome.status for outcome in outcomes)
+    return IngestSummary(
+        version=open_dataset(dataset_uri).version,
+        num_ingested=counts["ingested"],
+        num_skipped=counts["skipped"],
+        num_rejected=counts["rejected"],
+        num_frames=sum(outcome.num_frames for outcome in outcomes),
+        seconds=seconds,
+        videos=tuple(outcomes),
+    )
+
+
+def run_ingest(
+    plan: IngestPlan,
+    dataset_uri: str,
+    settings: Settings,
+    *,
+    weights: str | None = None,
+    batch_videos: int = DEFAULT_BATCH_VIDEOS,
+    on_progress: ProgressCallback = silent,
+) -> IngestSummary:
+    """Carry out a plan, batch by batch, in one Ray session. Raises what ingest_batch and finish_ingest raise."""
+    started = time.monotonic()
+    results: list[BatchResult] = []
+    num_total = len(plan.to_ingest)
+
+    def over_all_batches(progress: IngestProgress) -> None:
+        num_before = sum(len(result.outcomes) for result in results)
+        on_progress(replace(progress, num_done=num_before + progress.num_done, num_total=num_total))
+
+    batches = plan.batches(batch_videos)
+    if batches:
+        with ray_session(settings):
+            for videos in batches:
+                result = ingest_batch(
+                    videos, plan.recipe, dataset_uri, settings, weights=weights, on_progress=over_all_batches
+                )
+                results.append(result)
+    return finish_ingest(plan, results, dataset_uri, time.monotonic() - started)
+
+
+def _outcomes_of_plan(plan: IngestPlan) -> list[VideoOutcome]:
+    """Lines of what was decided without decoding: skipped videos and sources out of reach."""
+    skipped = [
+        VideoOutcome(
+            source=video.source,
+            clip=video.clip,
+            status="skipped",
+            reason=video.reason,
+            explanation=video.explanation,
+            video_id=video.wanted.video_id,
+        )
+        for video in plan.to_skip
+    ]
+    refused = [
+        VideoOutcome(
+            source=refusal.source,
+            clip="",
+            status="rejected",
+            reason=refusal.reason,
+            explanation=f"{refusal.reason}: {refusal.detail}",
+        )
+        for refusal in plan.refusals
+    ]
+    return [*skipped, *refused]
+
+
+__all__ = [
+    "DEFAULT_BATCH_VIDEOS",
+    "BatchResult",
+    "IngestPlan",
+    "IngestProgress",
+    "IngestSummary",
+    "VideoOutcome",
+    "WantedVideo",
+    "finish_ingest",
+    "ingest_batch",
+    "make_recipe",
+    "plan_ingest",
+    "prepare_ingest",
+    "run_ingest",
+    "wanted_videos",
+]

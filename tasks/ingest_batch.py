@@ -1,0 +1,198 @@
+"""One batch of an ingest: actors write shards, one transaction makes them visible. The unit that is retried."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tasks.catalog import present_videos, publish
+from tasks.cluster import ray_session, resources
+from tasks.dead_letters import Refusal, forget_rejected, read_rejected, record_rejected
+from tasks.errors import FootageError, GwmError, InputError
+from tasks.identity import Recipe
+from tasks.ingest_plan import PlannedVideo
+from tasks.ingest_worker import IngestJob, IngestWorker, WorkDone, refusal_of
+from tasks.pool import PoolResult, run_pool
+from tasks.settings import Settings
+from tasks.shards import remove_abandoned
+from tasks.snapshot import StoredVideo, WrittenShard
+
+DEFAULT_PUBLISH_SECONDS = 300.0
+"""Work of a batch that a kill can cost; a batch of long videos is published in several transactions."""
+
+Status = Literal["ingested", "skipped", "rejected"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOutcome:
+    """A line of the report: what became of one piece of footage.
+
+    reason: why, from a closed list: a reason of the plan, or of ``tasks/errors.py`` when it was rejected.
+    """
+
+    source: str
+    clip: str
+    status: Status
+    reason: str
+    explanation: str
+    video_id: str | None = None
+    num_frames: int = 0
+    num_bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestProgress:
+    """Told after every video."""
+
+    num_done: int
+    num_total: int
+    outcome: VideoOutcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchResult:
+    """What a batch did. version: the newest one it published, None when it published nothing."""
+
+    version: int | None
+    outcomes: tuple[VideoOutcome, ...]
+
+
+ProgressCallback = Callable[[IngestProgress], None]
+
+
+def silent(progress: IngestProgress) -> None:
+    """Tell nobody."""
+
+
+def ingest_batch(
+    videos: Sequence[PlannedVideo],
+    recipe: Recipe,
+    dataset_uri: str,
+    settings: Settings,
+    *,
+    weights: str | None = None,
+    publish_seconds: float = DEFAULT_PUBLISH_SECONDS,
+    on_progress: ProgressCallback = silent,
+) -> BatchResult:
+    """Decode ``videos`` in Ray actors and publish them, in one transaction unless it takes ``publish_seconds``.
+
+    Footage at fault becomes a dead letter. Raises what would meet every video: StorageError, WeightsError,
+    ServiceError. May be repeated with the same videos: those that an earlier attempt published are left alone.
+    """
+    batch = _Batch(dataset_uri, recipe, len(videos), publish_seconds, on_progress)
+    todo = batch.leave_out_published(videos)
+    if todo:
+        remove_abandoned(dataset_uri)
+        with ray_session(settings):
+            share = resources(settings)
+            job = IngestJob(dataset_uri=dataset_uri, recipe=recipe, weights=weights, device=share.device)
+            run_pool(IngestWorker, (job,), todo, resources=share, on_result=batch.take)
+        batch.publish()
+    return BatchResult(version=batch.version, outcomes=tuple(batch.outcomes))
+
+
+class _Batch:
+    """Collects results of actors and publishes them."""
+
+    def __init__(
+        self,
+        dataset_uri: str,
+        recipe: Recipe,
+        num_total: int,
+        publish_seconds: float,
+        on_progress: ProgressCallback,
+    ) -> None:
+        self._dataset_uri, self._recipe = dataset_uri, recipe
+        self._num_total, self._publish_seconds = num_total, publish_seconds
+        self._on_progress = on_progress
+        self._shards: list[WrittenShard] = []
+        self._replaced: list[StoredVideo] = []
+        self._refusals: list[Refusal] = []
+        self._published_at = time.monotonic()
+        self.version: int | None = None
+        self.outcomes: list[VideoOutcome] = []
+
+    def leave_out_published(self, videos: Sequence[PlannedVideo]) -> list[PlannedVideo]:
+        """The videos that are still to do; the others were published since the plan was made."""
+        present = {(video.video_id, video.recipe_hash): video for video in present_videos(self._dataset_uri)}
+        todo = []
+        for video in videos:
+            stored = present.get((video.wanted.video_id, self._recipe.hash()))
+            if stored is None:
+                todo.append(video)
+            else:
+                self._end(video, "ingested", video.reason, "published by an earlier attempt", stored.num_frames)
+        return todo
+
+    def take(self, result: PoolResult[PlannedVideo]) -> None:
+        """Note how one video ended, and publish when the last time is long ago."""
+        video = result.item
+        if result.status == "done":
+            self._take_work(video, result.value)
+        else:
+            self._refuse(video, self._blame(result), 0.0)
+        if time.monotonic() - self._published_at > self._publish_seconds:
+            self.publish()
+
+    def publish(self) -> None:
+        """Make visible what was written since the last time, and write down what was refused."""
+        if self._shards:
+            self.version = publish(self._dataset_uri, self._shards, replaced=self._replaced)
+            ingested = {shard.source for shard in self._shards}
+            refused_before = {letter.source for letter in read_rejected(self._dataset_uri)}
+            forget_rejected(self._dataset_uri, sorted(ingested & refused_before))
+        record_rejected(self._dataset_uri, self._refusals)
+        self._shards, self._replaced, self._refusals = [], [], []
+        self._published_at = time.monotonic()
+
+    def _take_work(self, video: PlannedVideo, work: WorkDone) -> None:
+        if work.refusal is not None:
+            self._refuse(video, work.refusal, work.seconds)
+            return
+        self._shards += work.shards
+        self._replaced += video.replaces
+        num_frames = sum(shard.num_rows for shard in work.shards)
+        num_bytes = sum(shard.num_bytes for shard in work.shards)
+        self._end(video, "ingested", video.reason, video.explanation, num_frames, num_bytes, work.seconds)
+
+    def _refuse(self, video: PlannedVideo, refusal: Refusal, seconds: float) -> None:
+        self._refusals.append(refusal)
+        self._end(video, "rejected", refusal.reason, f"{refusal.reason}: {refusal.detail}", seconds=seconds)
+
+    def _blame(self, result: PoolResult[PlannedVideo]) -> Refusal:
+        """The refusal of a video whose actor failed. Raises the error when it is not about this video."""
+        error = result.error
+        if isinstance(error, GwmError) and not isinstance(error, InputError | FootageError):
+            raise error
+        if result.status == "died":
+            cause = FootageError("crashed", f"the process that read it died, {result.attempts} times")
+        else:
+            cause = FootageError("internal", f"{type(error).__name__}: {error}")
+        return refusal_of(result.item, self._recipe, cause)
+
+    def _end(
+        self,
+        video: PlannedVideo,
+        status: Status,
+        reason: str,
+        explanation: str,
+        num_frames: int = 0,
+        num_bytes: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        outcome = VideoOutcome(
+            source=video.source,
+            clip=video.clip,
+            status=status,
+            reason=reason,
+            explanation=explanation,
+            video_id=video.wanted.video_id,
+            num_frames=num_frames,
+            num_bytes=num_bytes,
+            seconds=seconds,
+        )
+        self.outcomes.append(outcome)
+        self._on_progress(IngestProgress(num_done=len(self.outcomes), num_total=self._num_total, outcome=outcome))

@@ -1,0 +1,150 @@
+"""What an ingest actor does with one video: decode, estimate optical flow, encode and write, frame by frame.
+
+The estimator is built once per process. Memory is bounded by the frames between the furthest gaps, however long the
+video is; what leaves the process is the list of written shards, or why there are none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.errors import WeightsError
+from model.optical_flow import OpticalFlowEstimator, clip_flows
+from tasks.dead_letters import Refusal
+from tasks.decode import DecodeOptions, Frame, iterate_frames
+from tasks.errors import FootageError
+from tasks.flow_codec import encode_flow
+from tasks.identity import Recipe
+from tasks.ingest_plan import PlannedVideo
+from tasks.optical_flow import build_estimator
+from tasks.shards import FrameRow, VideoLabel, write_video
+from tasks.snapshot import WrittenShard
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestJob:
+    """What all videos of an ingest have in common.
+
+    weights: where the estimator's weights are; what they must hash to stands in the recipe.
+    num_threads: CPU threads of one actor.
+    """
+
+    dataset_uri: str
+    recipe: Recipe
+    weights: str | None = None
+    device: str = "cpu"
+    num_threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkDone:
+    """How one video ended: its shards, or a refusal and no shards."""
+
+    shards: tuple[WrittenShard, ...]
+    refusal: Refusal | None
+    seconds: float
+
+
+class IngestWorker:
+    """Lives in a process of its own and turns one video after another into shards."""
+
+    def __init__(self, job: IngestJob) -> None:
+        torch.set_num_threads(job.num_threads)
+        cv2.setNumThreads(job.num_threads)
+        self._job = job
+        self._estimator = _estimator_of(job)
+
+    def run(self, video: PlannedVideo) -> WorkDone:
+        """Write the shards of one video. Footage at fault becomes a refusal; other errors are raised."""
+        started = time.monotonic()
+        shards: tuple[WrittenShard, ...] = ()
+        refusal = None
+        try:
+            shards = write_video(self._job.dataset_uri, label_of(video, self._job.recipe), self._rows(video))
+        except FootageError as error:
+            refusal = refusal_of(video, self._job.recipe, error)
+        return WorkDone(shards=shards, refusal=refusal, seconds=time.monotonic() - started)
+
+    def _rows(self, video: PlannedVideo) -> Iterator[FrameRow]:
+        options = DecodeOptions(fps=self._job.recipe.fps, max_side=self._job.recipe.max_side)
+        return frame_rows(self._estimator, iterate_frames(video.wanted.item, options), self._job.recipe)
+
+
+def label_of(video: PlannedVideo, recipe: Recipe) -> VideoLabel:
+    """What all rows of the video will have in common."""
+    return VideoLabel(video_id=video.wanted.video_id, recipe=recipe, clip=video.clip, source=video.source)
+
+
+def refusal_of(video: PlannedVideo, recipe: Recipe, error: FootageError) -> Refusal:
+    """The dead letter of a video that could not be ingested."""
+    return Refusal(
+        source=video.source,
+        stage="ingest",
+        reason=error.reason,
+        detail=error.detail,
+        video_id=video.wanted.video_id,
+        recipe_hash=recipe.hash(),
+    )
+
+
+def frame_rows(estimator: OpticalFlowEstimator, frames: Iterator[Frame], recipe: Recipe) -> Iterator[FrameRow]:
+    """Encode frames and their optical flow, in order, as far behind ``frames`` as the longest gap ahead."""
+    waiting: deque[FrameRow] = deque()
+
+    def images() -> Iterator[Tensor]:
+        for frame in frames:
+            waiting.append(_row_without_flow(frame, recipe.jpeg_quality))
+            yield torch.from_numpy(np.ascontiguousarray(frame.image.transpose(2, 0, 1)))
+
+    for flows in clip_flows(estimator, images(), recipe.gaps):
+        row = waiting.popleft()
+        encoded = {gap: None if flow is None else encode_flow(flow.numpy()) for gap, flow in flows.items()}
+        yield FrameRow(**{**vars(row), "flows": encoded})
+
+
+def _estimator_of(job: IngestJob) -> OpticalFlowEstimator:
+    recipe = job.recipe
+    estimator = build_estimator(recipe.flow_estimator, job.weights, recipe.flow_weights_sha256, job.device)
+    if estimator.weights_sha256 != recipe.flow_weights_sha256:
+        raise WeightsError(
+            f"{recipe.flow_estimator} on this machine has weights {estimator.weights_sha256}, the recipe says "
+            f"{recipe.flow_weights_sha256}: make the same weights reachable from every machine"
+        )
+    return estimator
+
+
+def _row_without_flow(frame: Frame, jpeg_quality: int) -> FrameRow:
+    height, width = frame.image.shape[:2]
+    return FrameRow(
+        time_seconds=frame.time_seconds,
+        width=width,
+        height=height,
+        jpeg=frame.jpeg or _encode_jpeg(frame.image, jpeg_quality),
+        annotation=None if frame.annotation is None else _encode_mask(frame.annotation),
+        flows={},
+    )
+
+
+def _encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return _encode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def _encode_mask(mask: NDArray[np.bool_]) -> bytes:
+    return _encode(".png", mask.astype(np.uint8) * 255, [])
+
+
+def _encode(extension: str, image: NDArray[np.uint8], options: list[int]) -> bytes:
+    fine, data = cv2.imencode(extension, image, options)
+    if not fine:
+        raise FootageError("internal", f"OpenCV could not encode a {image.shape} frame as {extension}")
+    return bytes(data)

@@ -1,0 +1,241 @@
+"""Writing one video's frames to Parquet shards, one frame at a time.
+
+A shard is a file of some hundred rows, each a row group of its own, so that a reader fetches single frames. Its name
+holds the SHA-256 of its bytes: equal content has an equal name, the content of a name never changes, and a run that
+was killed leaves at worst a file that nobody refers to and that the next run writes again, byte for byte.
+
+Rows go to a temporary file first: in the dataset's own folder when that is local (then a rename publishes the name),
+else on the local disk (then one upload does). Either way one row and Parquet's footer are in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.errors import FootageError, StorageError
+from tasks.identity import Recipe
+from tasks.schema import flow_column, frame_schema
+from tasks.snapshot import FRAMES_TABLE, WrittenShard
+from tasks.storage import TEMPORARY_SUFFIX, Location, location
+
+MAX_SHARD_BYTES = 512 << 20
+"""A video is split into shards of about this size: larger ones read no faster and upload less evenly."""
+
+MIN_FRAMES = 2
+"""A shorter clip has no motion to learn from."""
+
+_ABANDONED_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoLabel:
+    """What all rows of a video have in common."""
+
+    video_id: str
+    recipe: Recipe
+    clip: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameRow:
+    """What one frame is stored as. flows: encoded optical flow by gap, None where the gap leads out of the clip."""
+
+    time_seconds: float
+    width: int
+    height: int
+    jpeg: bytes
+    annotation: bytes | None
+    flows: Mapping[int, bytes | None]
+
+
+def write_video(
+    dataset_uri: str, label: VideoLabel, rows: Iterable[FrameRow], *, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> tuple[WrittenShard, ...]:
+    """Write the rows of a video, in frame order, to shards that ``publish`` can make visible.
+
+    Raises FootageError("too_short", ...) for fewer than MIN_FRAMES rows and StorageError when the place can not be
+    written; whatever ``rows`` raises passes through.
+    """
+    folder = location(dataset_uri) / FRAMES_TABLE
+    folder.makedirs()
+    shards: list[WrittenShard] = []
+    writer: _ShardWriter | None = None
+    num_rows = 0
+    try:
+        for row in rows:
+            writer = writer or _ShardWriter(folder, label, num_rows)
+            writer.add(row)
+            num_rows += 1
+            if writer.num_bytes >= max_shard_bytes:
+                shards.append(writer.finish())
+                writer = None
+        if num_rows < MIN_FRAMES:
+            raise FootageError("too_short", f"{num_rows} frames; expected at least {MIN_FRAMES}")
+        if writer is not None:
+            shards.append(writer.finish())
+            writer = None
+    finally:
+        if writer is not None:
+            writer.discard()
+    return tuple(shards)
+
+
+def remove_abandoned(dataset_uri: str, *, older_than_seconds: float = _ABANDONED_SECONDS) -> int:
+    """Remove temporary files that killed writers left in a local dataset; return how many. Visible files stay."""
+    folder = location(dataset_uri) / FRAMES_TABLE
+    if not folder.is_local or not folder.local_path.is_dir():
+        return 0
+    oldest = time.time() - older_than_seconds
+    abandoned = [path for path in folder.local_path.glob(f".*{TEMPORARY_SUFFIX}") if path.stat().st_mtime < oldest]
+    for path in abandoned:
+        path.unlink(missing_ok=True)  # another process may tidy up as well
+    return len(abandoned)
+
+
+class _HashingFile:
+    """A file that is only appended to and knows the SHA-256 of what it got."""
+
+    closed = False
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("xb")
+        self._digest = hashlib.sha256()
+        self.num_bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self._digest.update(data)
+        self.num_bytes += len(data)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())  # the name must not outlive a power cut that the bytes do not
+            self._stream.close()
+            self.closed = True
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+class _ShardWriter:
+    """One shard under way."""
+
+    def __init__(self, folder: Location, label: VideoLabel, first_frame: int) -> None:
+        self._folder, self._label, self._first_frame = folder, label, first_frame
+        self._schema = frame_schema(label.recipe.gaps, recipe_json=label.recipe.model_dump_json())
+        self._constant = {
+            "video_id": label.video_id,
+            "recipe_hash": label.recipe.hash(),
+            "recipe": label.recipe.model_dump_json(),
+            "clip": label.clip,
+            "source": label.source,
+        }
+        spool = folder.local_path if folder.is_local else Path(tempfile.gettempdir())
+        self._temporary = spool / f".{uuid.uuid4().hex}.parquet{TEMPORARY_SUFFIX}"
+        self._rows: list[FrameRow] = []  # first and last only
+        self._num_rows = 0
+        try:
+            self._file = _HashingFile(self._temporary)
+            self._parquet = pq.ParquetWriter(
+                pa.PythonFile(self._file, mode="w"),
+                self._schema,
+                compression="NONE",  # JPEG, PNG and encoded flow are compressed
+                use_dictionary=False,
+                write_statistics=False,  # they would hold whole images; the Delta log has those that matter
+            )
+        except OSError as error:
+            raise self._failure(error) from error
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes written so far, without the footer."""
+        return self._file.num_bytes
+
+    def add(self, row: FrameRow) -> None:
+        values = {
+            **self._constant,
+            "frame_index": self._first_frame + self._num_rows,
+            "time_seconds": row.time_seconds,
+            "width": row.width,
+            "height": row.height,
+            "jpeg": row.jpeg,
+            "annotation": row.annotation,
+            **{flow_column(gap): row.flows[gap] for gap in self._label.recipe.gaps},
+        }
+        try:
+            self._parquet.write_table(pa.Table.from_pylist([values], schema=self._schema), row_group_size=1)
+        except OSError as error:
+            raise self._failure(error) from error
+        self._rows = [*self._rows[:1], row]
+        self._num_rows += 1
+
+    def finish(self) -> WrittenShard:
+        """Complete the file, check it and give it its name."""
+        try:
+            self._parquet.close()
+            self._file.close()
+            self._verify()
+            name = f"{self._label.video_id[:16]}-{self._first_frame:06d}-{self._file.hexdigest()[:24]}.parquet"
+            self._move_to(self._folder / name)
+        except OSError as error:
+            raise self._failure(error) from error
+        finally:
+            self._temporary.unlink(missing_ok=True)
+        first, last = self._rows[0], self._rows[-1]
+        return WrittenShard(
+            path=name,
+            num_bytes=self._file.num_bytes,
+            num_rows=self._num_rows,
+            first_frame=self._first_frame,
+            first_time_seconds=first.time_seconds,
+            last_time_seconds=last.time_seconds,
+            width=first.width,
+            height=first.height,
+            **vars(self._label),
+        )
+
+    def discard(self) -> None:
+        """Forget the file."""
+        self._temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._parquet.close()
+            self._file.close()
+
+    def _verify(self) -> None:
+        metadata = pq.read_metadata(self._temporary)
+        size = self._temporary.stat().st_size
+        if (metadata.num_rows, metadata.num_row_groups, size) != (self._num_rows, self._num_rows, self._file.num_bytes):
+            raise StorageError(
+                f"{self._temporary}: {metadata.num_rows} rows and {size} bytes are there after writing "
+                f"{self._num_rows} rows and {self._file.num_bytes} bytes; is the disk sound?"
+            )
+
+    def _move_to(self, target: Location) -> None:
+        if target.is_local:
+            self._temporary.replace(target.local_path)
+            return
+        with (
+            self._temporary.open("rb") as source,
+            target.filesystem.open_output_stream(target.path, compression=None) as sink,
+        ):
+            shutil.copyfileobj(source, sink, 8 << 20)
+
+    def _failure(self, error: OSError) -> StorageError:
+        return StorageError(f"can not write a shard to {self._folder.uri}: {error}; is there room, and permission?")
