@@ -159,7 +159,7 @@ class _Converter:
             matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
             self._matrix = None if matrix is None else struct.unpack("=9i", bytes(matrix))
             self._is_first = False
-        image: NDArray[np.uint8] = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        image = np.asarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)
         return image if self._matrix is None else apply_display_matrix(image, self._matrix)
 
 
