@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import fsspec
@@ -32,9 +32,8 @@ from tasks.settings import Settings
 TORCHVISION_WEIGHTS = {"raft-large": Raft_Large_Weights, "raft-small": Raft_Small_Weights}
 
 DEFAULT_RAFT_WEIGHTS = "C_T_V1"
-"""The authors' FlyingChairs + FlyingThings checkpoint as torchvision ported it: for raft-large the
-``raft-things.pth``
-that GWM's flows were computed with."""
+"""RAFT's authors' checkpoint of FlyingChairs and FlyingThings as torchvision ported it. GWM computed its flows with the
+original file, ``raft-things.pth``, which can be given as a file."""
 
 
 class _Request(NamedTuple):
@@ -61,7 +60,7 @@ ESTIMATORS: dict[str, Callable[[_Request], OpticalFlowEstimator]] = {
     "dis-ultrafast": partial(_dis, preset="ultrafast"),
     "raft-large": partial(_raft, variant="raft-large", num_updates=12),
     "raft-small": partial(_raft, variant="raft-small", num_updates=12),
-    # GWM and MG ran 20 updates (methods: section 4.1 and the released scripts); 1.6 times the time of 12.
+    # As MG's released script, which GWM's flows come from: 20 updates.
     "raft-large-20": partial(_raft, variant="raft-large", num_updates=20),
     "raft-small-20": partial(_raft, variant="raft-small", num_updates=20),
 }
@@ -98,7 +97,7 @@ def find_weights(variant: str, weights: str, sha256: str | None = None, cache_di
     if weights in TORCHVISION_WEIGHTS[variant].__members__:
         return fetch_torchvision_file(TORCHVISION_WEIGHTS[variant][weights].url, cache)
     if weights.startswith("file://"):
-        weights = urlsplit(weights).path
+        weights = unquote(urlsplit(weights).path)
     if "://" in weights:
         return fetch_pinned_file(weights, sha256, cache)
     path = Path(weights).expanduser()

@@ -71,7 +71,9 @@ def test_unknown_names_and_needless_weights_are_refused() -> None:
 
 def test_weights_of_a_local_file_with_its_hash(small_weights: Path, tmp_path: Path) -> None:
     digest = sha256_of(small_weights)
-    for given in (str(small_weights), small_weights.as_uri()):
+    spaced = tmp_path / "my weights.pth"
+    shutil.copy(small_weights, spaced)
+    for given in (str(small_weights), spaced.as_uri()):
         assert build_estimator("raft-small", given, digest, cache_dir=tmp_path).weights_sha256 == digest
     with pytest.raises(WeightsError, match="altered"):
         build_estimator("raft-small", str(small_weights), "0" * 64, cache_dir=tmp_path)
