@@ -1,4 +1,4 @@
-"""A small dataset whose every pixel is known, written here by hand so that the reader is checked against another writer."""
+"""A small dataset whose every pixel is known, written by hand so that the reader is checked against another writer."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SPEED_PX = 2  # the square moves right by this many columns a frame
 
 
 def frame_of(clip: int, index: int) -> NDArray[np.uint8]:
-    """A noisy background of one colour per clip, and a bright square that moves right."""
-    rng = np.random.default_rng(clip)
-    image = (rng.normal(80 + 20 * clip, 6, (HEIGHT, WIDTH, 3))).clip(0, 255).astype(np.uint8)
+    """A background of one grey per clip with noise of its own per frame, and a bright square that moves right."""
+    rng = np.random.default_rng((clip, index))
+    image = np.repeat(rng.normal(80 + 20 * clip, 8, (HEIGHT, WIDTH, 1)).clip(0, 255).astype(np.uint8), 3, axis=2)
     image[square_of(index)] = (230, 30 * clip, 40)
     return image
 
