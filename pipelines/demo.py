@@ -41,7 +41,7 @@ def run_demo(folder: Path) -> None:
     with ray_session(settings):  # one local Ray for all steps; each would start its own otherwise
         dataset = str(folder / "dataset")
         _step("2/5 ingest", lambda: ingest_footage([str(footage / "footage")], dataset))
-        trained = _step("3/5 train", lambda: train_gwm(dataset, PRESET, register=MODEL))
+        trained = _step("3/5 train", lambda: train_gwm(dataset, PRESET, register_as=MODEL))
         model = trained["registered"]
         scores = _step(
             "4/5 evaluate",

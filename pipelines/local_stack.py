@@ -50,12 +50,26 @@ def up(
         prefect_api=_ensure_prefect(settings, prefect_port, tell),
         mlflow=_ensure_mlflow(settings, mlflow_port, tell),
     )
-    env = {"PREFECT_API_URL": addresses.prefect_api}
+    env = {**watched_places(settings), "PREFECT_API_URL": addresses.prefect_api}
     tell("deploying the flows of prefect.yaml")
     _run_prefect("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite", env=env, folder=project_root)
     _run_prefect("--no-prompt", "deploy", "--all", env=env, folder=project_root)
     _ensure_worker(settings, addresses.prefect_api, tell)
     return addresses
+
+
+def watched_places(settings: Settings) -> dict[str, str]:
+    """Return what prefect.yaml asks of the environment: where schedules look for footage, and their dataset.
+
+    Unset, they are folders under home; the first one is made, to drop footage into.
+    """
+    footage = settings.home_path / "footage"
+    if "GWM_FOOTAGE" not in os.environ:
+        footage.mkdir(exist_ok=True)
+    return {
+        "GWM_FOOTAGE": os.environ.get("GWM_FOOTAGE", str(footage)),
+        "GWM_DATASET": os.environ.get("GWM_DATASET", str(settings.home_path / "dataset")),
+    }
 
 
 def down(settings: Settings) -> list[str]:

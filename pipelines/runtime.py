@@ -46,6 +46,8 @@ def environment_defaults(settings: Settings, *, debug: bool = False) -> dict[str
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # Making its database takes 10 s on a free machine; the default of 20 is too short for a busy one.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -64,4 +66,3 @@ def prepare_environment(settings: Settings, *, debug: bool = False) -> None:
     """Set what is unset. Call it before the first import of Prefect, Ray or MLflow."""
     for name, value in environment_defaults(settings, debug=debug).items():
         os.environ.setdefault(name, value)
-

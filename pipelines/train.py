@@ -21,7 +21,7 @@ def train_gwm(
     experiment: str = "debug",
     version: int | None = None,
     overrides: list[str] | None = None,
-    register: str | None = None,
+    register_as: str | None = None,
     training_id: str | None = None,
 ) -> dict[str, Any]:
     """Train a preset on a version of a dataset, and register the model when a name is given.
@@ -31,7 +31,7 @@ def train_gwm(
     Returns ids, references and the last values of the curves.
     """
     pinned = pin_version(dataset, version)
-    result = run_training(experiment, overrides or [], dataset, pinned, None, register, training_id)
+    result = run_training(experiment, overrides or [], dataset, pinned, None, register_as, training_id)
     publish_training(result)
     return result
 
@@ -49,7 +49,7 @@ def run_training(
     dataset: str,
     version: int,
     initial_model: str | None,
-    register: str | None,
+    register_as: str | None,
     training_id: str | None,
 ) -> dict[str, Any]:
     """Train from the last checkpoint, or from the start, to the end; a retry continues."""
@@ -62,7 +62,7 @@ def run_training(
             load_settings(),
             training_id=training_id,
             initial_model=initial_model,
-            register_as=register,
+            register_as=register_as,
             on_progress=lambda now: progress(now.step, now.num_steps, _note(now)),
         )
     return {

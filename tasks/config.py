@@ -35,6 +35,9 @@ class DataConfig(_Frozen):
         description="uniform as the paper says; released: +1, +2, -1 at 50, 33, 17 % as the authors' code draws.",
     )
     horizontal_flip: bool = Field(default=False, description="Mirror half of the samples, flow included.")
+    held_out_percent: int = Field(
+        default=0, ge=0, lt=100, description="Share of the videos, chosen by content, that is never trained on."
+    )
     cache_mb: int = Field(default=1024, ge=0, description="Prepared samples kept in memory by each worker, in MB.")
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from tasks.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, res
 from tasks.code_version import code_version
 from tasks.config import ExperimentConfig
 from tasks.dataset import FrameReader
+from tasks.held_out import training_part
 from tasks.loader import TrainingLoader
 from tasks.model_package import Provenance, load_model
 from tasks.optimiser import build_optimiser
@@ -103,7 +104,8 @@ def run_training(job: TrainingJob, place: WorkerPlace, on_progress: ProgressCall
     start = checkpoint.step if checkpoint else 0
     if start >= config.num_steps:
         return
-    reader = FrameReader(open_dataset(job.dataset_uri, job.dataset_version))
+    snapshot = open_dataset(job.dataset_uri, job.dataset_version)
+    reader = FrameReader(training_part(snapshot, job.experiment.data.held_out_percent))
     loader = TrainingLoader(
         reader,
         cast(Method, module).prepare,

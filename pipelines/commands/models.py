@@ -38,7 +38,7 @@ def train(
         dataset=dataset,
         version=version,
         overrides=override or [],
-        register=register,
+        register_as=register,
         training_id=resume,
     )
     print_table([{"what": key, "value": value} for key, value in result.items()], title="training")
@@ -71,7 +71,7 @@ def retrain(
     sources: Sources,
     dataset: DatasetUri,
     model: Annotated[str, typer.Option(help="Name of the registered model.", show_default=False)],
-    experiment: Annotated[str, typer.Option(help="Preset to train with.")] = "gwm_unet_davis16",
+    experiment: Annotated[str, typer.Option(help="Preset to train with.")] = "gwm_unet",
     override: Overrides = None,
     benchmark: Annotated[str | None, typer.Option(help="Decide on this benchmark's label-free score.")] = None,
     root: Annotated[str | None, typer.Option(help="Folder of the benchmark.")] = None,

@@ -1,0 +1,144 @@
+"""Flow ``ingest-footage``: sources become a new version of a dataset; what is there already is skipped, and why."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict
+from typing import Any, TypeVar, cast
+
+from prefect import flow, get_run_logger, task
+from prefect.utilities.annotations import quote
+
+from pipelines.progress import Progress, publish_table
+from pipelines.retries import NOT_FOR_BAD_INPUT
+from pipelines.runtime import load_settings
+from tasks.catalog import dataset_exists, open_dataset
+from tasks.cluster import ray_session
+from tasks.errors import InputError
+from tasks.gaps import parse_gaps
+from tasks.identity import Recipe
+from tasks.ingest import BatchResult, VideoOutcome, finish_ingest, ingest_batch, make_recipe, prepare_ingest
+from tasks.ingest_plan import IngestPlan, PlannedVideo
+
+BATCH_VIDEOS = 200  # one Prefect task, one transaction, one unit of retry
+Value = TypeVar("Value")
+MAX_ROWS = 500
+"""Videos listed in a table; of more, those that were rejected come first."""
+
+
+@flow(name="ingest-footage")
+def ingest_footage(
+    sources: list[str],
+    dataset: str,
+    fps: float | None = None,
+    max_side: int | None = None,
+    estimator: str = "dis",
+    weights: str | None = None,
+    sha256: str | None = None,
+    gaps: str = "davis",
+    batch_videos: int = BATCH_VIDEOS,
+    allow_empty: bool = False,
+) -> dict[str, Any]:
+    """Ingest what is new in ``sources`` into ``dataset``, batch by batch.
+
+    allow_empty: a schedule looks at places that may hold nothing yet; without it that is an error.
+    Returns counts, the dataset's version and up to MAX_ROWS lines of what became of each video.
+    """
+    started = time.monotonic()
+    recipe = choose_recipe(estimator, weights, sha256, gaps, fps, max_side)
+    plan = plan_videos(sources, dataset, recipe, allow_empty)
+    results = ingest_batches(plan, dataset, weights, batch_videos)
+    summary = summarise(_unsearched(plan), _unsearched(results), dataset, time.monotonic() - started)
+    publish_ingest(summary)
+    return summary
+
+
+@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
+def choose_recipe(
+    estimator: str, weights: str | None, sha256: str | None, gaps: str, fps: float | None, max_side: int | None
+) -> Recipe:
+    """Fix everything that decides what rows hold; fetches the estimator's weights, so that this fails first."""
+    return make_recipe(
+        flow_estimator=estimator,
+        weights=weights,
+        weights_sha256=sha256,
+        gaps=parse_gaps(gaps),
+        fps=fps,
+        max_side=max_side,
+    )
+
+
+@task(retries=2, retry_delay_seconds=[5, 30], **NOT_FOR_BAD_INPUT)
+def plan_videos(sources: list[str], dataset: str, recipe: Recipe, allow_empty: bool) -> IngestPlan:
+    """Find and hash the footage, and compare it with what the dataset holds."""
+    try:
+        return prepare_ingest(sources, dataset, recipe)
+    except InputError as error:
+        if not allow_empty:
+            raise
+        get_run_logger().warning("nothing to ingest: %s", error)
+        return IngestPlan(recipe=recipe, videos=())
+
+
+def ingest_batches(plan: IngestPlan, dataset: str, weights: str | None, batch_videos: int) -> list[BatchResult]:
+    """Run one task per batch, all of them on one Ray; none is started when there is nothing to do."""
+    batches = plan.batches(batch_videos)
+    if not batches:
+        return []
+    with ray_session(load_settings()):
+        return [ingest_videos(_unsearched(batch), plan.recipe, dataset, weights) for batch in batches]
+
+
+@task(retries=2, retry_delay_seconds=[5, 60], task_run_name="ingest-videos", **NOT_FOR_BAD_INPUT)
+def ingest_videos(batch: tuple[PlannedVideo, ...], recipe: Recipe, dataset: str, weights: str | None) -> BatchResult:
+    """Decode a batch in Ray actors and publish it; a retry redoes only what is not published."""
+    with Progress("ingest", key="ingest") as progress:
+        return ingest_batch(
+            batch,
+            recipe,
+            dataset,
+            load_settings(),
+            weights=weights,
+            on_progress=lambda now: progress(now.num_done, now.num_total, now.outcome.clip),
+        )
+
+
+@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
+def summarise(plan: IngestPlan, results: list[BatchResult], dataset: str, seconds: float) -> dict[str, Any]:
+    """Record what could not be reached and add everything up."""
+    if not plan.videos and not plan.refusals:
+        version = open_dataset(dataset).version if dataset_exists(dataset) else None
+        return _summary(version, ())
+    summary = finish_ingest(plan, results, dataset, seconds)
+    return _summary(summary.version, summary.videos)
+
+
+@task
+def publish_ingest(summary: dict[str, Any]) -> None:
+    """Leave two tables with the flow run: how many ended how and why, and what became of each video."""
+    publish_table(summary["reasons"], key="ingest-reasons", description="Videos by outcome")
+    publish_table(summary["videos"], key="ingest-videos", description="What became of each video")
+
+
+def _unsearched(value: Value) -> Value:
+    """Keep Prefect from searching thousands of videos for futures; the task gets the value itself."""
+    return cast(Value, quote(value))
+
+
+def _summary(version: int | None, outcomes: tuple[VideoOutcome, ...]) -> dict[str, Any]:
+    by_status = Counter(outcome.status for outcome in outcomes)
+    by_reason = Counter((outcome.status, outcome.explanation.partition(":")[0]) for outcome in outcomes)
+    first = sorted(outcomes, key=lambda outcome: outcome.status != "rejected")[:MAX_ROWS]
+    shown = ("source", "status", "explanation", "clip", "num_frames")
+    return {
+        "version": version,
+        "num_ingested": by_status["ingested"],
+        "num_skipped": by_status["skipped"],
+        "num_rejected": by_status["rejected"],
+        "num_frames": sum(outcome.num_frames for outcome in outcomes),
+        "reasons": [
+            {"status": status, "reason": reason, "videos": number} for (status, reason), number in by_reason.items()
+        ],
+        "videos": [{key: asdict(outcome)[key] for key in shown} for outcome in first],
+    }
