@@ -86,7 +86,7 @@ def koi(rng: np.random.Generator, density: float) -> Actor:
 
     return Actor(
         parts=(Part(surface=painter.sprite()),), bends=(LateralShift(offset=swing),), reach=128,
-        shadow=0.42, shadow_offset=15, shadow_blur=7,
+        shadow=0.34, shadow_offset=13, shadow_blur=7,
     )  # fmt: skip
 
 
@@ -114,10 +114,10 @@ def _beetle_legs(canvas: Canvas, rng: np.random.Generator) -> list[Part]:
     """Six legs; three of them step together, the other three half a cycle later, as beetles walk."""
     parts = []
     for index, (hip_x, knee, foot) in enumerate(
-        [(30, (44, 46), (60, 60)), (6, (6, 52), (0, 70)), (-18, (-34, 50), (-56, 62))]
+        [(30, (43, 50), (58, 60)), (4, (5, 57), (0, 70)), (-24, (-42, 52), (-60, 62))]
     ):
         for side in (1, -1):
-            hip = (float(hip_x), 26.0 * side)
+            hip = (float(hip_x), 30.0 * side)
             leg = _leg(canvas, rng, hip, (knee[0], knee[1] * side), (foot[0], foot[1] * side))
             phase = np.pi * ((index + (side < 0)) % 2)
             parts.append(Part(surface=leg, joint=_swinging(hip, phase)))
@@ -128,8 +128,8 @@ def beetle(rng: np.random.Generator, density: float) -> Actor:
     """A flower beetle from above, 130 units long: a stiff body and six stepping legs, seven parts in all."""
     canvas = Canvas(half_width=88, half_height=80, density=density)
     x, y = canvas.grid()
-    back = coverage(canvas, ellipse((-12, 0), (52, 41)))
-    neck = coverage(canvas, outline([(52, 10), (44, 26), (28, 33), (20, 30), (22, 0)], mirrored=True))
+    back = coverage(canvas, ellipse((-12, 0), (57, 46)))
+    neck = coverage(canvas, outline([(54, 11), (46, 28), (30, 37), (20, 34), (22, 0)], mirrored=True))
     head = coverage(canvas, ellipse((56, 0), (14, 15)), outline([(64, 6), (74, 12), (80, 8), (72, 5)], mirrored=False),
                     outline([(64, -6), (74, -12), (80, -8), (72, -5)]))  # fmt: skip
     sheen = warp(fractal(canvas, rng, feature=34, fall=2.4), canvas, rng, feature=30, amount=5)
@@ -143,7 +143,7 @@ def beetle(rng: np.random.Generator, density: float) -> Actor:
     painter.lay(_shaded(ramp(sheen, ["#1c1a14", "#4a3b20"]), dome(head, canvas, width=9)), head)
     painter.lay(_shaded(skin, dome(back, canvas, width=34)), back)
     painter.lay(
-        rgb("#15130d"), 0.8 * strokes(canvas, [np.array([(-64, 0), (34, 0)], np.float32)], width=1.6), within=True
+        rgb("#15130d"), 0.8 * strokes(canvas, [np.array([(-69, 0), (34, 0)], np.float32)], width=1.6), within=True
     )
     collar = mix(_shaded(metal, 0.8 + 0.3 * fractal(canvas, rng, feature=3, fall=1.0)), rgb("#2a2415"), 0.35)
     painter.lay(_shaded(collar, dome(neck, canvas, width=16)), neck)
@@ -151,7 +151,7 @@ def beetle(rng: np.random.Generator, density: float) -> Actor:
         rgb("#ecd9a0"),
         0.8
         * strokes(
-            canvas, [outline([(50, 10), (43, 24), (29, 31)], closed=False) * (1, side) for side in (1, -1)], width=3
+            canvas, [outline([(52, 11), (45, 26), (31, 35)], closed=False) * (1, side) for side in (1, -1)], width=3
         ),
         within=True,
     )

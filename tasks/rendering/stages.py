@@ -161,7 +161,7 @@ STAGES: dict[str, Stage] = {
     "koi": Stage(actor=koi, background=_pond, frames_per_second=24,
         moves=Moves(speed=(3.0, 4.6), home=(80, 35), extent=(70, 45), stride=62, idle=0.025)),
     "beetle": Stage(actor=beetle, background=_forest_floor, frames_per_second=20,
-        moves=Moves(speed=(2.4, 3.6), home=(70, 30), extent=(66, 55), stride=34, idle=0.0, max_turn=0.075)),
+        moves=Moves(speed=(2.8, 4.2), home=(70, 30), extent=(66, 55), stride=34, idle=0.0, max_turn=0.075)),
     "van": Stage(actor=van, background=_street, frames_per_second=24,
         moves=Moves(speed=(3.0, 4.4), home=(85, 0), extent=(92, 50), stride=2 * np.pi * WHEEL_RADIUS, idle=0.0,
                     steered=False, signed_gait=True, leg_frames=(11, 15), follow=0.6)),
