@@ -34,9 +34,7 @@ from model.types import Segmentation
 from tasks.errors import InputError
 from tasks.pictures import Picture
 
-_BATCH_PIXELS = (
-    4_000_000  # native pixels of one batch, 12 bytes each as float32: bounds memory for 4K footage
-)
+_BATCH_PIXELS = 4_000_000  # native pixels of one batch, 12 bytes each as float32: bounds memory for 4K footage
 _LEAST_FLOW_SIDE = 32
 _SPOOL_SCALE = 65535  # probabilities as uint16: error 8e-6, half the size of float32
 
@@ -231,29 +229,29 @@ class ClipSegmenter:
         return self.method.segment(images.to(self.device).float())
 
     @torch.no_grad()
-    def _gather(
-        self, evidence: ClipEvidence, probabilities: Tensor, flows: Sequence[dict[int, Tensor | None]]
-    ) -> None:
+    def _gather(self, evidence: ClipEvidence, probabilities: Tensor, flows: Sequence[dict[int, Tensor | None]]) -> None:
         """Add a batch to the evidence, frames with flow and frames without apart."""
         size = (int(probabilities.shape[-2]), int(probabilities.shape[-1]))
-        maps = [_clip_saliency(frame_flows, size) for frame_flows in flows]
-        moving = {index: saliency for index, saliency in enumerate(maps) if saliency is not None}
-        still = [index for index in range(len(maps)) if index not in moving]
-        if moving:
-            saliency = torch.stack(list(moving.values())).to(probabilities.device)
-            evidence.update(probabilities[list(moving)], saliency)
+        maps = _saliency_by_frame(flows, size)
+        still = [index for index in range(len(flows)) if index not in maps]
+        if maps:
+            saliency = torch.stack(list(maps.values())).to(probabilities.device)
+            evidence.update(probabilities[list(maps)], saliency)
         if still:
             evidence.update(probabilities[still], None)
 
 
-def _clip_saliency(flows: dict[int, Tensor | None], size: tuple[int, int]) -> Tensor | None:
-    """Average the saliency of a frame's flows at ``size``; None where there is no flow at all."""
-    known = [flow for flow in flows.values() if flow is not None]
+def _saliency_by_frame(flows: Sequence[dict[int, Tensor | None]], size: tuple[int, int]) -> dict[int, Tensor]:
+    """Average the saliency of each frame's flows at ``size``; frames without any flow are left out."""
+    known = [(index, flow) for index, by_gap in enumerate(flows) for flow in by_gap.values() if flow is not None]
     if not known:
-        return None
+        return {}
     # Averaged down first: the saliency is compared with masks of this size, and costs a quarter here.
-    reduced = F.interpolate(torch.stack(known).float(), size=size, mode="area")
-    return motion_saliency(reduced).mean(0)
+    reduced = F.interpolate(torch.stack([flow for _, flow in known]).float(), size=size, mode="area")
+    by_frame: dict[int, list[Tensor]] = {}
+    for (index, _), saliency in zip(known, motion_saliency(reduced), strict=True):
+        by_frame.setdefault(index, []).append(saliency)
+    return {index: torch.stack(maps).mean(0) for index, maps in by_frame.items()}
 
 
 def _batches(
