@@ -182,6 +182,7 @@ class ClipSegmenter:
                     on_batch(spool.num_frames, segmentation)
                 spool.append(segmentation.probabilities)
                 self._gather(evidence, segmentation.probabilities, flows)
+                del images, flows  # else this batch stays while the next one is gathered
                 if on_frame:
                     on_frame(spool.num_frames)
             grouping = choose_grouping(evidence, self.options.rule)

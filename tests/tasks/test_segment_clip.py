@@ -17,6 +17,15 @@ from tasks.segment_clip import ClipOptions, ClipSegmenter, ProbabilitySpool, nat
 from tests.tasks.moving_square import HEIGHT, WIDTH, ColourMethod, overlap, square_clip
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Pictures of a few thousand pixels gain nothing from threads, and wait for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def segmenter(**options: object) -> ClipSegmenter:
     return ClipSegmenter(ColourMethod(), DisEstimator("ultrafast"), ClipOptions(**options))  # type: ignore[arg-type]
 
