@@ -32,6 +32,7 @@ RejectionReason = Literal[
     "mixed_sizes",  # a folder whose frames differ in size
     "annotation_mismatch",  # a mask that does not fit its frame
     "too_large",  # beyond the limits on pixels, frames or bytes
+    "too_small",  # frames that the optical flow estimator can not work on
     "timeout",  # beyond the limit on time
     "crashed",  # the process that decoded it died
     "internal",  # our fault: the detail holds the error

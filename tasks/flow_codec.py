@@ -45,9 +45,7 @@ MAX_FLOW_PX = _LARGEST_STEP / STEPS_PER_PIXEL
 
 _MAGIC = b"GWMF"
 _VERSION = 1
-_HEADER = struct.Struct(
-    "<4sHHIII"
-)  # magic, version, steps per pixel, height, width, number of clamped components
+_HEADER = struct.Struct("<4sHHIII")  # magic, version, steps per pixel, height, width, number of clamped components
 _ZSTD_LEVEL = 1
 _MAX_PIXELS = 1 << 28
 
@@ -109,9 +107,7 @@ def _require_flow(flow: npt.NDArray[np.float32]) -> None:
 
 def _read_header(data: bytes | memoryview) -> tuple[int, int, int, int]:
     if len(data) < _HEADER.size:
-        raise DatasetError(
-            f"stored optical flow has {len(data)} bytes, less than its header; ingest the video again"
-        )
+        raise DatasetError(f"stored optical flow has {len(data)} bytes, less than its header; ingest the video again")
     magic, version, steps_per_pixel, height, width, num_clamped = _HEADER.unpack_from(data)
     if magic != _MAGIC or version != _VERSION:
         raise DatasetError(
@@ -132,9 +128,7 @@ def split_planes_numpy(quantised: Int16Flow) -> Planes:
     rows = delta.copy()
     delta[:, 1:] -= rows[:, :-1]
     zigzag = (delta << 1) ^ (delta >> 15)
-    return np.ascontiguousarray(
-        np.moveaxis(zigzag.astype("<i2").view(np.uint8).reshape(*delta.shape, 2), -1, 0)
-    )
+    return np.ascontiguousarray(np.moveaxis(zigzag.astype("<i2").view(np.uint8).reshape(*delta.shape, 2), -1, 0))
 
 
 def join_planes_numpy(planes: Planes) -> Int16Flow:

@@ -21,13 +21,15 @@ from model.errors import WeightsError
 from model.optical_flow import OpticalFlowEstimator, clip_flows
 from tasks.dead_letters import Refusal
 from tasks.decode import DecodeOptions, Frame, iterate_frames
-from tasks.errors import FootageError
+from tasks.errors import FootageError, InputError
 from tasks.flow_codec import encode_flow
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
 from tasks.optical_flow import build_estimator
 from tasks.shards import FrameRow, VideoLabel, write_video
 from tasks.snapshot import WrittenShard
+
+FlowsByGap = dict[int, Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +107,22 @@ def frame_rows(estimator: OpticalFlowEstimator, frames: Iterator[Frame], recipe:
             waiting.append(_row_without_flow(frame, recipe.jpeg_quality))
             yield torch.from_numpy(np.ascontiguousarray(frame.image.transpose(2, 0, 1)))
 
-    for flows in clip_flows(estimator, images(), recipe.gaps):
+    for flows in _with_refusals(clip_flows(estimator, images(), recipe.gaps)):
         row = waiting.popleft()
         encoded = {gap: None if flow is None else encode_flow(flow.numpy()) for gap, flow in flows.items()}
         yield FrameRow(**{**vars(row), "flows": encoded})
+
+
+def _with_refusals(flows: Iterator[FlowsByGap]) -> Iterator[FlowsByGap]:
+    """Pass ``flows`` on; what the estimator finds unusable about frames is the footage's fault, not ours."""
+    while True:
+        try:
+            item = next(flows)
+        except StopIteration:
+            return
+        except InputError as error:
+            raise FootageError("too_small", str(error)) from error
+        yield item
 
 
 def _estimator_of(job: IngestJob) -> OpticalFlowEstimator:
