@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from tasks.errors import ConfigError, StorageError
 from tasks.pictures import Picture
@@ -25,6 +27,7 @@ from tasks.settings import Settings
 TRAINING_ID_TAG = "gwm.training_id"
 _BATCH_LIMIT = 1000  # metrics in a request (MLflow REST API, log-batch)
 _PARAMS_LIMIT = 100  # params in a request (the same page)
+_CONNECT_SECONDS = 5.0
 _NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry", "mlflow.tracking", "mlflow.models")
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -169,10 +172,27 @@ def mlflow_client(settings: Settings) -> Any:
     MLflow is imported here and not above because that takes a second, which ``gwm --help`` should not.
     """
     silence_mlflow()
+    require_reachable(settings.tracking_uri)
     import mlflow
 
     with mlflow_errors(f"reach MLflow at {settings.tracking_uri}"):
         return mlflow.MlflowClient(tracking_uri=settings.tracking_uri, registry_uri=settings.tracking_uri)
+
+
+def require_reachable(tracking_uri: str) -> None:
+    """Raise StorageError at once where MLflow's own client would try for minutes: a dead server, a missing folder."""
+    parts = urlsplit(tracking_uri)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
+        except OSError as error:
+            raise StorageError(
+                f"no MLflow server at {parts.hostname}:{port} ({error}): start it with `gwm up`, or unset "
+                "GWM_MLFLOW_TRACKING_URI to use the embedded store"
+            ) from error
+    if parts.scheme == "sqlite" and not Path(parts.path.removeprefix("/")).parent.is_dir():
+        raise StorageError(f"{tracking_uri}: the folder does not exist; make it, or set GWM_MLFLOW_TRACKING_URI")
 
 
 def silence_mlflow() -> None:
