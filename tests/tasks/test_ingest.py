@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,35 +23,14 @@ from tasks.ingest_worker import IngestJob, IngestWorker, frame_rows
 from tasks.pool import PoolResult
 from tasks.schema import SCHEMA_VERSION
 from tasks.settings import Settings
-
-ROOT = Path(__file__).resolve().parents[2]
-RECIPE = Recipe(gaps=(1, -1, 2), schema_version=SCHEMA_VERSION)
-HEIGHT, WIDTH = 48, 64
-
-
-def _pictures(count: int, seed: int) -> np.ndarray:
-    """A texture that moves 2 pixels to the right per frame: uint8 [count, HEIGHT, WIDTH, 3], RGB."""
-    noise = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH + 2 * count, 3), np.uint8)
-    texture = cv2.GaussianBlur(noise, (0, 0), 1.5)
-    return np.stack([texture[:, 2 * (count - index) :][:, :WIDTH] for index in range(count)])
-
-
-def _write_clip(folder: Path, count: int, seed: int, extension: str = ".png") -> Path:
-    folder.mkdir(parents=True)
-    for index, picture in enumerate(_pictures(count, seed)):
-        assert cv2.imwrite(str(folder / f"{index:05}{extension}"), picture[..., ::-1])
-    return folder
-
-
-def _shard_files(dataset: Path) -> set[str]:
-    return {path.name for path in (dataset / "frames").glob("*.parquet")}
+from tests.tasks.small_footage import HEIGHT, RECIPE, WIDTH, pictures, shard_files, write_clip
 
 
 def test_rows_hold_the_flow_of_their_gaps() -> None:
-    pictures = _pictures(6, 0)
+    images = pictures(6, 0)
 
     def frames() -> Iterator[Frame]:
-        for index, picture in enumerate(pictures):
+        for index, picture in enumerate(images):
             yield Frame(index=index, time_seconds=index / 24, image=picture, source_name=str(index))
 
     rows = list(frame_rows(DisEstimator("medium"), frames(), RECIPE))
@@ -68,11 +44,11 @@ def test_rows_hold_the_flow_of_their_gaps() -> None:
                 middle = decode_flow(data)[:, 8:-8, 16:-16]
                 assert np.abs(np.median(middle, axis=(1, 2)) - [2 * gap, 0]).max() < 0.1
     decoded = cv2.imdecode(np.frombuffer(rows[3].jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    assert np.abs(decoded.astype(int) - pictures[3]).mean() < 4
+    assert np.abs(decoded.astype(int) - images[3]).mean() < 4
 
 
 def test_a_worker_stores_jpeg_files_as_they_are_and_masks_exactly(tmp_path: Path) -> None:
-    footage = _write_clip(tmp_path / "JPEGImages" / "clip", 3, 1, ".jpg")
+    footage = write_clip(tmp_path / "JPEGImages" / "clip", 3, 1, ".jpg")
     masks = tmp_path / "Annotations" / "clip"
     masks.mkdir(parents=True)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -93,8 +69,8 @@ def test_a_worker_stores_jpeg_files_as_they_are_and_masks_exactly(tmp_path: Path
 
 def test_ingest_does_what_is_needed_and_says_why(ray_cluster: None, tmp_path: Path) -> None:
     footage, dataset = tmp_path / "footage", tmp_path / "dataset"
-    _write_clip(footage / "a", 5, 1)
-    _write_clip(footage / "b", 4, 2)
+    write_clip(footage / "a", 5, 1)
+    write_clip(footage / "b", 4, 2)
     (footage / "text.mp4").write_text("this is no video")
     sources = [str(footage / name) for name in ("a", "b", "text.mp4", "gone.mp4")]
     settings = Settings(ingest_actors=1)
@@ -109,7 +85,7 @@ def test_ingest_does_what_is_needed_and_says_why(ray_cluster: None, tmp_path: Pa
     snapshot = open_dataset(str(dataset))
     assert [(video.clip, video.num_frames) for video in snapshot.videos] == [("a", 5), ("b", 4)]
     assert {letter.reason for letter in read_rejected(str(dataset))} == {"not_video", "not_found"}
-    assert {shard.path for video in snapshot.videos for shard in video.shards} == _shard_files(dataset)
+    assert {shard.path for video in snapshot.videos for shard in video.shards} == shard_files(dataset)
 
     again = run_ingest(prepare_ingest(sources, str(dataset), RECIPE), str(dataset), settings)
     assert (again.num_ingested, again.version) == (0, summary.version)
@@ -143,60 +119,8 @@ def test_a_dataset_of_nothing_but_refusals_is_an_error(ray_cluster: None, tmp_pa
         prepare_ingest([str(tmp_path / "gone.mp4")], dataset, RECIPE)
 
 
-KILLED_INGEST = """
-import sys, time
-from tasks.ingest import prepare_ingest, run_ingest
-from tasks.identity import Recipe
-from tasks.settings import Settings
-
-if __name__ == "__main__":
-    footage, dataset, recipe = sys.argv[1:]
-
-    def tell(progress):
-        print("done", progress.num_done, flush=True)
-        if progress.num_done == 3:  # a shard of the second batch is written and not published
-            time.sleep(600)
-
-    plan = prepare_ingest([footage], dataset, Recipe.model_validate_json(recipe))
-    settings = Settings(ray_cpus=1, ingest_actors=1, ray_object_store_mb=80)
-    run_ingest(plan, dataset, settings, batch_videos=2, on_progress=tell)
-"""
-
-
-def test_a_killed_ingest_leaves_no_half_and_continues(ray_cluster: None, tmp_path: Path) -> None:
-    footage, dataset = tmp_path / "footage", tmp_path / "dataset"
-    for index in range(5):
-        _write_clip(footage / f"clip{index}", 3, index)
-    script = tmp_path / "killed_ingest.py"
-    script.write_text(KILLED_INGEST)
-    command = [sys.executable, str(script), str(footage), str(dataset), RECIPE.model_dump_json()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=_environment()) as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
-        process.kill()
-    assert lines == ["done 1\n", "done 2\n", "done 3\n"]
-
-    visible = {shard.path for video in present_videos(str(dataset)) for shard in video.shards}
-    left_over = _shard_files(dataset) - visible
-    assert (len(visible), len(left_over)) == (2, 1)
-
-    plan = prepare_ingest([str(footage)], str(dataset), RECIPE)
-    assert [video.reason for video in plan.videos] == ["unchanged", "unchanged", "new", "new", "new"]
-    summary = run_ingest(plan, str(dataset), Settings(ingest_actors=1))
-
-    assert (summary.num_ingested, summary.num_skipped) == (3, 2)
-    videos = present_videos(str(dataset))
-    assert [(video.clip, video.num_frames) for video in videos] == [(f"clip{index}", 3) for index in range(5)]
-    assert left_over < _shard_files(dataset)  # the left over shard was written again under its own name
-    assert len(_shard_files(dataset)) == 5
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
 def test_a_repeated_batch_does_nothing_twice(tmp_path: Path) -> None:
-    _write_clip(tmp_path / "clip", 3, 0)
+    write_clip(tmp_path / "clip", 3, 0)
     dataset = str(tmp_path / "dataset")
     plan = prepare_ingest([str(tmp_path / "clip")], dataset, RECIPE)
     batch = _Batch(dataset, RECIPE, 1, 300, silent)
@@ -215,7 +139,7 @@ def test_a_repeated_batch_does_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_failures_of_processes_become_dead_letters_until_they_succeed(tmp_path: Path) -> None:
-    _write_clip(tmp_path / "clip", 3, 0)
+    write_clip(tmp_path / "clip", 3, 0)
     dataset = str(tmp_path / "dataset")
     (video,) = prepare_ingest([str(tmp_path / "clip")], dataset, RECIPE).videos
     batch = _Batch(dataset, RECIPE, 3, 0, silent)  # publishes after every video
@@ -235,7 +159,7 @@ def test_failures_of_processes_become_dead_letters_until_they_succeed(tmp_path: 
 
 @pytest.mark.parametrize("error", [StorageError("disk full"), WeightsError("altered")])
 def test_what_would_meet_every_video_is_raised(tmp_path: Path, error: Exception) -> None:
-    _write_clip(tmp_path / "clip", 3, 0)
+    write_clip(tmp_path / "clip", 3, 0)
     (video,) = prepare_ingest([str(tmp_path / "clip")], str(tmp_path / "d"), RECIPE).videos
     batch = _Batch(str(tmp_path / "d"), RECIPE, 1, 300, silent)
     with pytest.raises(type(error), match=str(error)):
@@ -267,7 +191,7 @@ def test_other_weights_than_the_recipes_are_refused(tmp_path: Path) -> None:
 
 
 def test_frames_too_small_for_the_estimator_are_refused(tmp_path: Path) -> None:
-    _write_clip(tmp_path / "clip", 3, 0)
+    write_clip(tmp_path / "clip", 3, 0)
     recipe = replace_recipe(max_side=32)
     dataset = str(tmp_path / "dataset")
     (video,) = prepare_ingest([str(tmp_path / "clip")], dataset, recipe).videos
@@ -278,7 +202,7 @@ def test_frames_too_small_for_the_estimator_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_changed_recipe_rebuilds(tmp_path: Path) -> None:
-    _write_clip(tmp_path / "clip", 5, 0)
+    write_clip(tmp_path / "clip", 5, 0)
     dataset = str(tmp_path / "dataset")
     first = _ingest_here(prepare_ingest([str(tmp_path / "clip")], dataset, RECIPE), dataset)
     plan = prepare_ingest([str(tmp_path / "clip")], dataset, replace_recipe(max_side=48, gaps=(1, 3)))
