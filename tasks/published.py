@@ -54,7 +54,7 @@ PUBLISHED: dict[str, tuple[PublishedColumn, ...]] = {
             protocol=_GWM_PROTOCOL,
             label_free=False,
             overall=0.795,
-            note="The rows of Table 10 average to 79.84, the paper prints 79.5.",
+            note="Pretrained on ImageNet without labels (DINO); no CRF.",
             per_sequence=_davis(
                 *(67.0, 58.2, 86.2, 89.4, 81.4, 84.3, 90.4, 87.4, 92.9, 78.6),
                 *(80.6, 78.6, 84.9, 64.4, 82.9, 74.1, 62.2, 86.1, 82.1, 79.2),

@@ -222,7 +222,8 @@ class ClipSegmenter:
         size = (max(_LEAST_FLOW_SIDE, round(width * scale)), max(_LEAST_FLOW_SIDE, round(height * scale)))
         if size != (width, height):
             frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        return torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+        # decoded pictures may be read-only views, which torch warns of
+        return torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)
 
     @torch.no_grad()
     def _segment(self, frames: Sequence[Picture]) -> Segmentation:
