@@ -103,9 +103,11 @@ def solve_motion(
     The Gram matrix is divided by the segment's mass, clamped at 1e-8, so that a ridge means the same for large and
     small segments. The ridge is 1e-6 for moments that were summed in float32, 1e-12 in float64: a ridge of 1e-3 would
     already cost a quarter of the gradient, and none at all makes an empty segment singular. Solved in float64.
+    Moments that are not finite give NaN, not an error: training skips such a step, on all workers alike.
     """
     ridge = 1e-12 if gram.dtype == torch.float64 else 1e-6
     scale = mass.double().clamp_min(1e-8)[..., None, None]
     identity = torch.eye(gram.shape[-1], device=gram.device, dtype=torch.float64)
-    factor = torch.linalg.cholesky(gram.double() / scale + ridge * identity)
+    factor, failures = torch.linalg.cholesky_ex(gram.double() / scale + ridge * identity)
+    factor = factor.masked_fill((failures > 0)[..., None, None], torch.nan)
     return torch.cholesky_solve(right.double() / scale, factor)
