@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 from model.errors import GwmError
 from pipelines import services
 from pipelines.local_stack import MLFLOW_PORT, PREFECT_PORT
-from tasks.optical_flow import DEFAULT_RAFT_WEIGHTS, TORCHVISION_WEIGHTS
+from tasks.flow_weights import DEFAULT_RAFT_WEIGHTS, TORCHVISION_WEIGHTS
 from tasks.settings import Settings
 from tasks.storage import location, prove_writable
 

@@ -1,39 +1,15 @@
-"""Optical flow estimators by name, and where the weights of the learned ones come from.
-
-Weights are given as one of
-
-- a torchvision name (``C_T_V1``), downloaded once into the cache folder where the network allows it;
-- a local file (``.pth`` or ``.safetensors``), in torchvision's or princeton-vl/RAFT's names;
-- a URI (``s3://``, ``https://``, ...) with the SHA-256 that its bytes must have.
-"""
+"""Optical flow estimators by name; ``tasks/flow_weights.py`` says how the weights of the learned ones are given."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import URLError
-from urllib.parse import unquote, urlsplit
-from uuid import uuid4
-
-import fsspec
-from torch.hub import download_url_to_file
-from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
 
 from model.dis import DisEstimator
-from model.errors import InputError, WeightsError
+from model.errors import InputError
 from model.optical_flow import OpticalFlowEstimator
-from model.raft import RaftEstimator
-from model.weights import check_sha256
-from tasks.settings import Settings
-
-TORCHVISION_WEIGHTS = {"raft-large": Raft_Large_Weights, "raft-small": Raft_Small_Weights}
-
-DEFAULT_RAFT_WEIGHTS = "C_T_V1"
-"""RAFT's authors' checkpoint of FlyingChairs and FlyingThings as torchvision ported it. GWM computed its flows with the
-original file, ``raft-things.pth``, which can be given as a file."""
 
 
 class _Request(NamedTuple):
@@ -50,6 +26,10 @@ def _dis(request: _Request, *, preset: str) -> OpticalFlowEstimator:
 
 
 def _raft(request: _Request, *, variant: str, num_updates: int) -> OpticalFlowEstimator:
+    # torchvision takes seconds to import, in every worker; DIS does without.
+    from model.raft import RaftEstimator
+    from tasks.flow_weights import DEFAULT_RAFT_WEIGHTS, find_weights
+
     path = find_weights(variant, request.weights or DEFAULT_RAFT_WEIGHTS, request.sha256, request.cache_dir)
     return RaftEstimator.from_file(variant, path, sha256=request.sha256, num_updates=num_updates, device=request.device)
 
@@ -77,7 +57,7 @@ def build_estimator(
 ) -> OpticalFlowEstimator:
     """Build an estimator by name, fetching its weights when they are not at hand.
 
-    weights: see the head of this module; None takes ``C_T_V1`` for RAFT. sha256: what the weights must hash
+    weights: see ``tasks/flow_weights.py``; None takes ``C_T_V1`` for RAFT. sha256: what the weights must hash
     to; required with a URI. cache_dir: where downloads are kept; None takes the folder of the settings.
     Raises InputError for an unknown name and WeightsError for weights that are missing, altered or do not
     fit.
@@ -85,66 +65,3 @@ def build_estimator(
     if name not in ESTIMATORS:
         raise InputError(f"no optical flow estimator {name!r}: expected one of {', '.join(ESTIMATORS)}")
     return ESTIMATORS[name](_Request(weights, sha256, device, cache_dir))
-
-
-def find_weights(variant: str, weights: str, sha256: str | None = None, cache_dir: Path | None = None) -> Path:
-    """Return a local file with the weights, downloading it into ``cache_dir`` when it is not there yet.
-
-    The content of a local file is left for the loader to check. Raises WeightsError when there is no such
-    file, name or URI, and when a URI has no SHA-256 to check.
-    """
-    cache = cache_dir or Settings().weights_path
-    if weights in TORCHVISION_WEIGHTS[variant].__members__:
-        return fetch_torchvision_file(TORCHVISION_WEIGHTS[variant][weights].url, cache)
-    if weights.startswith("file://"):
-        weights = unquote(urlsplit(weights).path)
-    if "://" in weights:
-        return fetch_pinned_file(weights, sha256, cache)
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        names = ", ".join(TORCHVISION_WEIGHTS[variant].__members__)
-        raise WeightsError(
-            f"no weights {weights!r} for {variant}: expected a file, a URI with its SHA-256, "
-            f"or one of torchvision's {names}"
-        )
-    return path
-
-
-def fetch_torchvision_file(url: str, cache: Path) -> Path:
-    """Return the cached copy of a file of torchvision, whose name ends in the first digits of its SHA-256."""
-    path = cache / Path(urlsplit(url).path).name
-    if path.is_file():
-        return path
-    cache.mkdir(parents=True, exist_ok=True)
-    hash_prefix = path.stem.rpartition("-")[2]
-    try:
-        # Writes beside the target, checks the hash and renames, so that a broken download leaves nothing.
-        download_url_to_file(url, str(path), hash_prefix, progress=False)
-    except (URLError, OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"can not download {url}: {error}. Fetch it where there is a network and put it at {path}, "
-            "or give the weights as a file"
-        ) from error
-    return path
-
-
-def fetch_pinned_file(uri: str, sha256: str | None, cache: Path) -> Path:
-    """Return the cached copy of a URI, named by its hash; bytes with another hash are never kept."""
-    if sha256 is None:
-        raise WeightsError(f"weights at {uri} have no pinned SHA-256: add it, so that nobody can swap them unnoticed")
-    digest = sha256.strip().lower()
-    path = cache / f"{digest[:16]}-{Path(urlsplit(uri).path).name}"
-    if path.is_file():
-        return path  # the loader checks it against the whole hash
-    cache.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        with fsspec.open(uri, "rb") as source, partial_path.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        check_sha256(partial_path, digest)
-        partial_path.replace(path)
-    except (OSError, ValueError, ImportError) as error:
-        raise WeightsError(f"can not fetch weights from {uri}: {type(error).__name__}: {error}") from error
-    finally:
-        partial_path.unlink(missing_ok=True)
-    return path

@@ -18,7 +18,8 @@ from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
 from model.errors import InputError, WeightsError
 from model.weights import sha256_of
-from tasks.optical_flow import ESTIMATORS, build_estimator, fetch_torchvision_file, find_weights
+from tasks.flow_weights import fetch_torchvision_file, find_weights
+from tasks.optical_flow import ESTIMATORS, build_estimator
 from tests.shared import GOLDEN, shared_or_skip
 
 
