@@ -1,7 +1,7 @@
 """The ``gwm`` command. Each subcommand calls the same flow that Prefect deploys.
 
-Errors that the project raises on purpose become one message on stderr and exit status 1; misuse is status 2. The
-commands import what they run when they run, so that ``gwm --help`` answers in a fraction of a second.
+Errors that the project raises on purpose, and the system's, become one message on stderr and exit status 1; misuse is
+status 2. The commands import what they run when they run, so that ``gwm --help`` answers in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _ExplainingGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except GwmError as error:
+        except (GwmError, OSError) as error:  # a full disk or a missing folder needs no traceback either
             if ctx.params.get("debug"):
                 raise
             Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="bold red", markup=False)

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -71,18 +70,20 @@ def running_url(name: str, settings: Settings) -> str | None:
 def start(name: str, command: Sequence[str], *, url: str, env: Mapping[str, str], settings: Settings) -> ServiceRecord:
     """Start a server in the background with its output in ``services/NAME.log``, and record it."""
     folder = services_folder(settings)
-    with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **env},
-            start_new_session=True,
-        )
-    created = psutil.Process(process.pid).create_time()
-    record = ServiceRecord(name=name, pid=process.pid, created=created, url=url)
-    temporary = folder / f"{name}.{process.pid}.tmp"
+    # Not subprocess.Popen: the server outlives this process on purpose, and Popen objects warn about that.
+    pid = os.posix_spawn(
+        command[0],
+        list(command),
+        {**os.environ, **env},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(folder / f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
+    record = ServiceRecord(name=name, pid=pid, created=psutil.Process(pid).create_time(), url=url)
+    temporary = folder / f"{name}.{pid}.tmp"
     temporary.write_text(json.dumps(asdict(record)))
     temporary.replace(folder / f"{name}.json")
     return record

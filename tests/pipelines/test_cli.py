@@ -1,0 +1,96 @@
+"""The command line as its users meet it: help, exit status, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.commands.models import split
+from tests.architecture import ROOT
+
+COMMANDS = ["ingest", "datasets", "train", "evaluate", "retrain", "segment", "render", "up", "down", "doctor"]
+
+NOTHING_HEAVY = """
+import sys
+from typer.testing import CliRunner
+from pipelines.cli import app
+result = CliRunner().invoke(app, ["--help"])
+assert result.exit_code == 0 and "segment" in result.output, result.output
+heavy = {"torch", "ray", "prefect", "mlflow", "pyarrow", "pydantic", "cv2", "av"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: gwm {command}" in result.output
+
+
+def test_help_imports_nothing_that_takes_seconds() -> None:
+    subprocess.run([sys.executable, "-c", NOTHING_HEAVY], cwd=ROOT, check=True, timeout=60)
+
+
+def test_the_installed_script_tells_its_version_and_needs_a_command() -> None:
+    script = Path(sys.executable).with_name("gwm")
+    version = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    assert version.stdout.split()[0] == "gwm"
+    nothing = subprocess.run([script], capture_output=True, text=True, check=False, timeout=60)
+    assert nothing.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fly"],
+        ["ingest", "--dataset", "x"],
+        ["ingest", "video.mp4"],
+        ["ingest", "video.mp4", "--dataset", "x", "--fps", "0"],
+        ["ingest", "video.mp4", "--dataset", "x", "--max-side", "wide"],
+        ["train", "--experiment", "debug"],
+        ["evaluate", "--model", "m"],
+        ["retrain", "video.mp4", "--dataset", "x", "--model", "m", "--benchmark", "davis16"],
+        ["up", "--prefect-port", "70000"],
+    ],
+)
+def test_misuse_is_status_2(arguments: list[str]) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["datasets", "{tmp}/none"], {}, "no dataset at"),
+        (["down"], {"GWM_RAY_CPUS": "0"}, "GWM_RAY_CPUS='0': Input should be greater than or equal to 1"),
+        (["down"], {"GWM_DEVICE": "tpu"}, "GWM_DEVICE='tpu'"),
+        (["render", "{tmp}/file.txt"], {}, "file.txt"),
+    ],
+)
+def test_an_error_of_ours_is_one_message_and_status_1(
+    arguments: list[str], environment: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file.txt").write_text("in the way")
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    result = CliRunner().invoke(app, arguments, env=environment)
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_debug_lets_the_exception_through(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["--debug", "datasets", str(tmp_path / "none")])
+    assert type(result.exception).__name__ == "DatasetError"
+
+
+@pytest.mark.parametrize(("text", "names"), [(None, None), ("a", ["a"]), ("a, b,,c", ["a", "b", "c"])])
+def test_lists_of_names_are_split(text: str | None, names: list[str] | None) -> None:
+    assert split(text) == names

@@ -1,0 +1,74 @@
+"""What the doctor finds: on this machine, and where something is wrong."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from typer.testing import CliRunner
+
+from pipelines import doctor
+from pipelines.cli import app
+from tasks.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path)
+
+
+def test_nothing_is_broken_where_the_tests_run(settings: Settings) -> None:
+    findings = doctor.examine(settings, offline=True)
+    assert [finding for finding in findings if finding.status == "fail"] == []
+    assert {finding.area for finding in findings} == {
+        *("python", "packages", "accelerators", "machine", "video", "weights", "storage", "ports")
+    }
+
+
+def test_a_place_that_can_not_be_written_is_broken(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    findings = doctor.examine(settings, places=(str(tmp_path / "file"),), offline=True)
+    (broken,) = [finding for finding in findings if finding.status == "fail"]
+    assert broken.area == "storage"
+    assert "is not writable" in broken.detail
+
+
+@pytest.mark.parametrize(
+    ("requirement", "status", "detail"),
+    [
+        ("numpy>=2", "ok", ""),
+        ("numpy<1", "fail", "needs <1: run make setup"),
+        ("no-such-package-at-all", "fail", "missing"),
+    ],
+)
+def test_packages_are_held_to_what_is_required(requirement: str, status: str, detail: str) -> None:
+    finding = doctor._package(Requirement(requirement))
+    assert finding.status == status
+    assert detail in finding.detail
+
+
+def test_weights_that_are_cached_need_no_network(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    assert doctor._weights_file("raft", file, "http://127.0.0.1:1/weights.pth", offline=True).status == "warn"
+    assert "not reachable" in doctor._weights_file("raft", file, "http://127.0.0.1:1/weights.pth", False).detail
+    file.touch()
+    assert doctor._weights_file("raft", file, "http://127.0.0.1:1/weights.pth", offline=True).status == "ok"
+
+
+def test_a_taken_port_is_a_warning(settings: Settings) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        finding = doctor._port(settings, "mlflow", listener.getsockname()[1])
+    assert finding.status == "warn"
+    assert "--mlflow-port" in finding.detail
+
+
+def test_the_command_fails_when_something_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert CliRunner().invoke(app, ["doctor", "--offline"]).exit_code == 0
+    result = CliRunner().invoke(app, ["doctor", "--offline", "--place", str(tmp_path / "file")])
+    assert result.exit_code == 1
+    assert "1 broken" in result.output
