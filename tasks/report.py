@@ -117,6 +117,6 @@ def _view(sequence: SequenceScores, rows: Sequence[PictureRow], columns: Sequenc
         decay=statistics.decay,
         published=tuple(column.per_sequence.get(sequence.name) for column in columns),
         curve=curve(values.j, label=f"J of each frame of {sequence.name}", marks=marks),
-        columns=tuple(dict.fromkeys(title for row in rows for title in row.tiles)),
+        columns=tuple(max((list(row.tiles) for row in rows), key=len, default=[])),  # a clip's last frame has no flow
         rows=tuple(rows),
     )

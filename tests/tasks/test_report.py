@@ -124,10 +124,11 @@ def test_names_are_escaped():
 
 
 def test_row_without_a_picture_leaves_its_place_empty():
-    rows = [picture_row(1, "frame", "optical flow"), picture_row(5, "frame")]
+    rows = [picture_row(5, "frame"), picture_row(1, "optical flow", "frame")]
     page = render_report(report(sequence("dog", 0.5)), {"dog": rows})
     assert len(re.findall(r'<img src="data', page)) == 3
     assert "repeat(2, 1fr)" in page
+    assert page.index('"title">optical flow') < page.index('"title">frame')
     Links(page)
 
 
