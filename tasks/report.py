@@ -117,6 +117,12 @@ def _view(sequence: SequenceScores, rows: Sequence[PictureRow], columns: Sequenc
         decay=statistics.decay,
         published=tuple(column.per_sequence.get(sequence.name) for column in columns),
         curve=curve(values.j, label=f"J of each frame of {sequence.name}", marks=marks),
-        columns=tuple(max((list(row.tiles) for row in rows), key=len, default=[])),  # a clip's last frame has no flow
+        columns=_columns(rows),
         rows=tuple(rows),
     )
+
+
+def _columns(rows: Sequence[PictureRow]) -> tuple[str, ...]:
+    """Titles in the order of the fullest row: a clip's last frame has no optical flow."""
+    fullest = max(rows, key=lambda row: len(row.tiles), default=None)
+    return tuple(fullest.tiles) if fullest else ()
