@@ -1,0 +1,108 @@
+"""The flows, called as the command line calls them: real Prefect server, real Ray, two tiny rendered clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+from pipelines.evaluate import evaluate_model
+from pipelines.ingest import ingest_footage
+from pipelines.runtime import EXPERIMENTS
+from pipelines.segment import segment_footage
+from pipelines.train import train_gwm
+from tasks.catalog import open_dataset
+from tasks.config import available_presets, load_experiment
+from tasks.errors import ConfigError, InputError, ModelNotFoundError
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
+
+
+def artifacts(key: str) -> list[Any]:
+    with get_client(sync_client=True) as client:
+        return client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+
+
+@pytest.fixture(scope="module")
+def ingested(rendered: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    dataset = str(tmp_path_factory.mktemp("ingested") / "dataset")
+    not_a_video = tmp_path_factory.mktemp("sources") / "notes.mp4"
+    not_a_video.write_text("not a video")
+    return dataset, ingest_footage([str(rendered / "footage"), str(not_a_video)], dataset, batch_videos=1)
+
+
+def test_ingest_publishes_and_tells_what_became_of_each_video(ingested: tuple[str, dict[str, Any]]) -> None:
+    dataset, summary = ingested
+    assert (summary["num_ingested"], summary["num_skipped"], summary["num_rejected"]) == (2, 0, 1)
+    assert summary["version"] == open_dataset(dataset).version
+    assert summary["num_frames"] == 12
+    assert [video["status"] for video in summary["videos"]] == ["rejected", "ingested", "ingested"]
+    assert "not_video" in summary["videos"][0]["explanation"]
+    assert artifacts("ingest-videos")
+    assert artifacts("ingest")
+
+
+def test_ingesting_again_does_nothing_and_says_why(ingested: tuple[str, dict[str, Any]], rendered: Path) -> None:
+    dataset, first = ingested
+    again = ingest_footage([str(rendered / "footage")], dataset)
+    assert (again["num_ingested"], again["num_skipped"]) == (0, 2)
+    assert again["version"] == first["version"]
+    assert {video["explanation"] for video in again["videos"]} == {"unchanged"}
+
+
+def test_a_schedule_may_find_nothing(tmp_path: Path) -> None:
+    summary = ingest_footage([str(tmp_path)], str(tmp_path / "dataset"), allow_empty=True)
+    assert (summary["version"], summary["num_ingested"]) == (None, 0)
+    with pytest.raises(InputError, match="no footage found"):
+        ingest_footage([str(tmp_path)], str(tmp_path / "dataset"))
+
+
+def test_a_model_is_trained_scored_and_used(
+    ingested: tuple[str, dict[str, Any]], rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
+    trained = train_gwm(ingested[0], "debug", register_as="tiny")
+    assert trained["registered"] == "models:/tiny/1"
+    assert trained["steps"] == load_experiment("debug", EXPERIMENTS).optimisation.num_steps
+    assert train_gwm(ingested[0], "debug")["already_finished"]
+
+    scores = evaluate_model(
+        "models:/tiny/1",
+        "rendered",
+        str(rendered),
+        json_file=str(tmp_path / "scores.json"),
+        report=str(tmp_path / "report"),
+    )
+    assert len(scores["sequences"]) == 2
+    assert 0 <= scores["headline"] <= 1
+    label_free = [row for row in scores["averages"] if row["foreground"] == "label-free"]
+    assert {row["labels used"] for row in label_free} == {"no"}
+    assert {row["protocol"] for row in label_free} == {"gwm", "rcf", "davis"}
+    assert (tmp_path / "scores.json").is_file()
+    assert Path(scores["page"]).read_text().startswith("<!")
+    assert scores["mlflow_run"] == trained["mlflow_run"]
+
+    clip = sorted((rendered / "footage").glob("*.mp4"))[0]
+    result = segment_footage([str(clip), str(rendered / "none.mp4")], trained["model"], str(tmp_path / "masks"))
+    assert [row["status"] for row in result["clips"]] == ["done", "rejected: not_found"]
+    assert len(list((tmp_path / "masks" / clip.stem / "masks").glob("*.png"))) == 6
+    assert artifacts("clips")
+    assert artifacts("averages")
+
+
+def test_wrong_names_are_told_before_any_work(ingested: tuple[str, dict[str, Any]], rendered: Path) -> None:
+    with pytest.raises(ConfigError, match="no experiment 'dbug': expected one of"):
+        train_gwm(ingested[0], "dbug")
+    with pytest.raises(ConfigError, match="no such key"):
+        train_gwm(ingested[0], "debug", overrides=["optimisation.steps=3"])
+    with pytest.raises(ModelNotFoundError, match="models:/none@champion"):
+        evaluate_model("models:/none@champion", "rendered", str(rendered))
+
+
+def test_every_preset_is_valid() -> None:
+    assert "debug" in available_presets(EXPERIMENTS)
+    for name in available_presets(EXPERIMENTS):
+        assert load_experiment(name, EXPERIMENTS).name == name
