@@ -126,6 +126,7 @@ def choose_grouping(evidence: ClipEvidence, rule: ForegroundRule = "motion") -> 
     if rule == "motion" and not evidence.has_motion:
         rule = "border"
     scores = _RULES[rule](evidence)
+    scores = scores.where(evidence.area > 0, -torch.inf)  # a segment that owns no pixel explains nothing
     best = int(scores.argmax())
     return Grouping(segments=all_groupings(evidence.num_segments)[best], rule=rule, score=float(scores[best]))
 

@@ -86,6 +86,15 @@ def test_border_rule_needs_no_flow() -> None:
     assert choose_grouping(evidence, "motion").rule == "border"
 
 
+def test_a_grouping_without_a_pixel_is_never_the_foreground() -> None:
+    probabilities = torch.zeros(1, 3, 8, 8)
+    probabilities[:, 1, :, :4] = 1
+    probabilities[:, 2, :, 4:] = 1
+    evidence = ClipEvidence(3)
+    evidence.update(probabilities, None)
+    assert choose_grouping(evidence, "border").segments != (0,)
+
+
 def test_oracle_picks_the_better_mask_of_each_frame() -> None:
     probabilities, _ = scene(2)
     annotations = torch.stack([object_mask(), ~object_mask()])
