@@ -130,3 +130,8 @@ def tiny_experiment(
 def local_settings(home: Path, *, workers: int = 0) -> Settings:
     """Everything below ``home``; one thread, so that numbers do not depend on the machine."""
     return Settings(home=home, train_workers=workers, train_threads=1, device="cpu")
+
+
+def kill_experiment() -> ExperimentConfig:
+    """Long enough that something can be killed half way, with a checkpoint every 10 of 300 steps."""
+    return tiny_experiment(num_steps=300, checkpoint_every=10)
