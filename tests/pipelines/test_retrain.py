@@ -8,8 +8,9 @@ import pytest
 
 from pipelines.retrain import DECISION_TAG, HELD_OUT_PERCENT, is_decided, retrain_on_new_footage
 from pipelines.runtime import load_settings
+from tasks.catalog import open_dataset
 from tasks.held_out import is_held_out
-from tasks.registry import find_alias
+from tasks.registry import find_alias, list_models
 from tasks.tracking import open_run
 from tests.tasks.training_data import write_dataset
 
@@ -61,9 +62,7 @@ def test_retraining_promotes_stops_and_goes_on(rendered: Path, tmp_path: Path, m
 def test_without_a_benchmark_footage_kept_aside_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dataset large enough to have videos kept aside; nothing new arrives, so nothing is ingested."""
     monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
-    dataset = write_dataset(tmp_path / "dataset", num_frames=(4,) * 20)
-    from tasks.catalog import open_dataset
-
+    dataset = write_dataset(tmp_path / "dataset", num_frames=(4,) * 8)
     assert any(is_held_out(video.video_id, HELD_OUT_PERCENT) for video in open_dataset(dataset).videos)
     nowhere = [str(tmp_path / "nowhere")]
     first = retrain_on_new_footage(nowhere, dataset, "cats", experiment="debug", allow_empty=True)
@@ -79,6 +78,4 @@ def test_an_empty_place_is_nothing_new(tmp_path: Path) -> None:
 
 
 def _run_of(name: str, version: int) -> str:
-    from tasks.registry import list_models
-
     return next(str(model.run_id) for model in list_models(load_settings(), name=name) if model.version == version)
