@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -153,7 +154,9 @@ class ProgressWatcher:
             self._look()
 
     def _look(self) -> None:
-        progress = self._run.read_progress()
+        progress = None
+        with suppress(StorageError):  # a store that does not answer costs a tick of the bar, no more
+            progress = self._run.read_progress()
         if progress is not None and progress != self._seen and self._on_progress is not None:
             self._seen = progress
             self._on_progress(progress)

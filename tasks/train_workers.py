@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -19,7 +19,7 @@ import ray.train
 import ray.train.torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from tasks.errors import ConfigError, GwmError, TrainingError
+from tasks.errors import ConfigError, GwmError, StorageError, TrainingError
 from tasks.run_folder import ProgressWatcher, RunFolder, TrainingProgress
 from tasks.settings import Settings
 from tasks.train_loop import ProgressCallback, TrainingJob, WorkerPlace, run_training
@@ -66,7 +66,8 @@ class ProgressWriter:
         """Write ``progress`` unless the last one is too recent."""
         now = time.monotonic()
         if now - self._written >= _PROGRESS_EVERY_SECONDS or progress.step == progress.num_steps:
-            self._run.write_progress(progress)
+            with suppress(StorageError):  # a store that does not answer costs a tick of the bar, no more
+                self._run.write_progress(progress)
             self._written = now
 
 
