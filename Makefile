@@ -15,6 +15,9 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 # A uv on the PATH that runs; otherwise one that pip puts into the environment.
 UV ?= $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(BIN)/uv)
 
+# Dozens of processes import torch, Ray and MLflow; without bytecode each would compile them anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
