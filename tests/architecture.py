@@ -150,14 +150,10 @@ def find_cycle(graph: Mapping[str, set[str]]) -> list[str] | None:
 def size_complaints(name: str, source: str) -> list[str]:
     """Complain about a file or a function body that is too long to be read in one go."""
     num_lines = len(source.splitlines())
-    complaints = (
-        [f"{name} has {num_lines} lines, more than {MAX_FILE_LINES}"] if num_lines > MAX_FILE_LINES else []
-    )
+    complaints = [f"{name} has {num_lines} lines, more than {MAX_FILE_LINES}"] if num_lines > MAX_FILE_LINES else []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _body_lines(node) > MAX_BODY_LINES:
-            complaints.append(
-                f"{name}: {node.name} has {_body_lines(node)} lines of body, more than {MAX_BODY_LINES}"
-            )
+            complaints.append(f"{name}: {node.name} has {_body_lines(node)} lines of body, more than {MAX_BODY_LINES}")
     return complaints
 
 

@@ -1,4 +1,4 @@
-"""Where the reference data lies beside the checkout: real footage with masks, and numbers recorded from other programs."""
+"""Where the reference data lies beside the checkout: real footage with masks, numbers recorded from other programs."""
 
 from __future__ import annotations
 

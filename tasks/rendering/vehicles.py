@@ -63,6 +63,20 @@ def _windows(painter: Painter, rng: np.random.Generator) -> None:
     painter.lay(mix(glass, rgb("#d7e3e2"), 0.55 * streak), panes, within=True)
 
 
+# Centre and radius of the flowers painted on the van's side, in its units; the last two sit on the roof.
+_VAN_FLOWERS = [
+    (-70, 12, 11),
+    (-14, 10, 13),
+    (14, 20, 8),
+    (28, 8, 10),
+    (74, 12, 9),
+    (-26, 25, 7),
+    (-82, 25, 6),
+    (0, -43, 5),
+    (-50, -43, 5),
+]
+
+
 def van(rng: np.random.Generator, density: float) -> Actor:
     """A painted camper van from its side, 185 units long: a rigid body on two wheels that roll."""
     canvas = Canvas(half_width=100, half_height=56, density=density)
@@ -85,21 +99,7 @@ def van(rng: np.random.Generator, density: float) -> Actor:
         body,
     )
     _windows(painter, rng)
-    _flowers(
-        painter,
-        rng,
-        [
-            (-70, 12, 11),
-            (-14, 10, 13),
-            (14, 20, 8),
-            (28, 8, 10),
-            (74, 12, 9),
-            (-26, 25, 7),
-            (-82, 25, 6),
-            (0, -43, 5),
-            (-50, -43, 5),
-        ],
-    )
+    _flowers(painter, rng, _VAN_FLOWERS)
     seams = [
         np.array(line, np.float32) for line in ([(35, -38), (35, 31)], [(-43, -38), (-43, 20)], [(-3, -38), (-3, 31)])
     ]
