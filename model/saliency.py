@@ -10,15 +10,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from model.losses.motion_models import (
-    axis_powers,
-    basis_moments,
-    coefficient_table,
-    gram_matrices,
-    motion_model,
-    separable_moments,
-    solve_motion,
-)
+from model.losses.motion_models import fit_motion, motion_fields, motion_model
 
 BORDER_FRACTION = 0.15  # width of the border strip that starts the fit, as a share of each side
 NUM_REWEIGHTINGS = 10  # the weights change by less than 1 % after about six
@@ -57,14 +49,8 @@ def _border_weights(flow: Float[Tensor, "n 2 h w"]) -> Float[Tensor, "n h w"]:
 
 def _weighted_quadratic(flow: Float[Tensor, "n 2 h w"], weights: Float[Tensor, "n h w"]) -> Float[Tensor, "n 2 h w"]:
     model = motion_model("quadratic")
-    rows, columns = (
-        axis_powers(size, 2 * model.degree, device=flow.device, dtype=flow.dtype) for size in flow.shape[-2:]
-    )
-    low_rows, low_columns = rows[:, : model.degree + 1], columns[:, : model.degree + 1]
-    moments = separable_moments(weights, rows, columns)
-    right = basis_moments(separable_moments(weights[:, None] * flow, low_rows, low_columns), model).mT
-    theta = solve_motion(gram_matrices(moments, model), right, moments[..., 0, 0]).to(flow.dtype)
-    return low_rows @ coefficient_table(theta.mT, model) @ low_columns.mT
+    theta = fit_motion(weights[:, None], flow, model)
+    return motion_fields(theta, (flow.shape[-2], flow.shape[-1]), model)[:, 0]
 
 
 __all__ = ["global_motion", "motion_saliency"]

@@ -26,12 +26,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.losses.motion_models import (
-    MotionModel,
     MotionModelName,
     axis_powers,
-    basis_moments,
-    coefficient_table,
+    fit_motion,
     gram_matrices,
+    motion_fields,
     motion_model,
     separable_moments,
     solve_motion,
@@ -122,14 +121,8 @@ def blended_reconstruction(
     model = motion_model(name)
     height, width = flow.shape[-2:]
     masks = _upsample(probabilities, (height, width))
-    rows, columns = (axis_powers(n, 2 * model.degree, device=flow.device, dtype=flow.dtype) for n in (height, width))
-    squared = masks.square()
-    moments = separable_moments(squared, rows, columns)  # (b, k, d, d)
-    small_rows, small_columns = rows[:, : model.degree + 1], columns[:, : model.degree + 1]
-    weighted = squared[:, :, None] * flow[:, None]  # (b, k, 2, H, W)
-    right = basis_moments(separable_moments(weighted, small_rows, small_columns), model).mT  # (b, k, p, 2)
-    theta = solve_motion(gram_matrices(moments, model), right, moments[..., 0, 0]).to(flow.dtype)
-    return _blend(masks, theta, small_rows, small_columns, model)
+    theta = fit_motion(masks.square(), flow, model)
+    return (masks[:, :, None] * motion_fields(theta, (height, width), model)).sum(1)
 
 
 def unexplained_motion(flow: Float[Tensor, "b 2 H W"], name: MotionModelName = "quadratic") -> Float[Tensor, " b"]:
@@ -146,18 +139,6 @@ def blended_loss(
 ) -> Float[Tensor, ""]:
     """Return the mean squared error of the blended reconstruction, in px^2 (the authors' code, without its 0.03)."""
     return F.mse_loss(blended_reconstruction(logits.softmax(1), flow, motion_model), flow)
-
-
-def _blend(
-    masks: Float[Tensor, "b k H W"],
-    theta: Float[Tensor, "b k p 2"],
-    rows: Float[Tensor, "H d"],
-    columns: Float[Tensor, "W d"],
-    model: MotionModel,
-) -> Float[Tensor, "b 2 H W"]:
-    table = coefficient_table(theta.mT, model)  # (b, k, 2, d, d)
-    motion = rows @ table @ columns.mT  # (b, k, 2, H, W)
-    return (masks[:, :, None] * motion).sum(1)
 
 
 def _upsample(masks: Float[Tensor, "b k h w"], size: tuple[int, int]) -> Float[Tensor, "b k H W"]:

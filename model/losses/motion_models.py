@@ -111,3 +111,25 @@ def solve_motion(
     factor, failures = torch.linalg.cholesky_ex(gram.double() / scale + ridge * identity)
     factor = factor.masked_fill((failures > 0)[..., None, None], torch.nan)
     return torch.cholesky_solve(right.double() / scale, factor)
+
+
+def fit_motion(
+    weights: Float[Tensor, "b k h w"], flow: Float[Tensor, "b 2 h w"], model: MotionModel
+) -> Float[Tensor, "b k p 2"]:
+    """Fit the flow by weighted least squares, once per weight map; both components share the Gram matrix."""
+    rows, columns = (
+        axis_powers(size, 2 * model.degree, device=flow.device, dtype=flow.dtype) for size in flow.shape[-2:]
+    )
+    moments = separable_moments(weights, rows, columns)  # (b, k, d, d)
+    low = slice(model.degree + 1)
+    weighted = weights[:, :, None] * flow[:, None]  # (b, k, 2, h, w)
+    right = basis_moments(separable_moments(weighted, rows[:, low], columns[:, low]), model).mT
+    return solve_motion(gram_matrices(moments, model), right, moments[..., 0, 0]).to(flow.dtype)
+
+
+def motion_fields(
+    theta: Float[Tensor, "b k p 2"], size: tuple[int, int], model: MotionModel
+) -> Float[Tensor, "b k 2 h w"]:
+    """Return the flow that each set of coefficients describes on a grid of ``size`` rows and columns, px."""
+    rows, columns = (axis_powers(n, model.degree, device=theta.device, dtype=theta.dtype) for n in size)
+    return rows @ coefficient_table(theta.mT, model) @ columns.mT
