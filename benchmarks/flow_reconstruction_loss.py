@@ -1,7 +1,8 @@
 """GWM's loss, forward and backward: ours against a straightforward QR factorisation per segment.
 
 Batch 8, K=4, masks 128x224, flow 480x854, quadratic motion: the paper's setting. The peer is written the obvious way
-from the formulas of the released code: for each segment, mask the 409 920 x 6 design matrix, factor it, reconstruct.
+from the formulas of the released code: for each segment, mask the 409 920 x 6 design matrix, factor it for each flow
+component, reconstruct. A leaner form, which factors once for both components, is timed beside it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from torch.nn import functional as F
 from benchmarks.timing import best_seconds, print_ratios
 from model.losses.flow_reconstruction import blended_loss, fold_flow, mixture_loss
 
+PEER = "QR per segment and component (peer)"
 BATCH, SEGMENTS, MASK_SIZE, FLOW_SIZE = 8, 4, (128, 224), (480, 854)
 
 
-def qr_per_segment_loss(logits: Tensor, flow: Tensor) -> Tensor:
-    """Blended loss with one reduced QR per segment, shared by both flow components."""
+def qr_per_segment_loss(logits: Tensor, flow: Tensor, *, shared: bool) -> Tensor:
+    """Blended loss with one reduced QR per segment and component, or one per segment for both when ``shared``."""
     height, width = flow.shape[-2:]
     masks = F.interpolate(logits.softmax(1), size=(height, width), mode="bilinear", align_corners=False)
     x = (torch.arange(height) / height)[:, None].expand(height, width).flatten()
@@ -27,10 +29,12 @@ def qr_per_segment_loss(logits: Tensor, flow: Tensor) -> Tensor:
     for k in range(masks.shape[1]):
         mask = masks[:, k].flatten(1)[..., None]
         design = mask * phi  # (B, HW, 6)
-        q, r = torch.linalg.qr(design)
-        target = mask * flow.flatten(2).mT  # (B, HW, 2)
-        theta = torch.linalg.inv(r) @ (q.mT @ target)
-        reconstruction = reconstruction + (design @ theta).mT.unflatten(2, (height, width))
+        parts = []
+        for target in [flow] if shared else flow.split(1, dim=1):
+            q, r = torch.linalg.qr(design)
+            theta = torch.linalg.inv(r) @ (q.mT @ (mask * target.flatten(2).mT))
+            parts.append((design @ theta).mT.unflatten(2, (height, width)))
+        reconstruction = reconstruction + torch.cat(parts, dim=1)
     return F.mse_loss(reconstruction, flow)
 
 
@@ -41,7 +45,7 @@ def main() -> None:
     logits = torch.randn(BATCH, SEGMENTS, *MASK_SIZE).requires_grad_()
     flow = 3 * torch.randn(BATCH, 2, *FLOW_SIZE)
     folded = fold_flow(flow, MASK_SIZE, "quadratic")
-    peer, ours = qr_per_segment_loss(logits, flow), blended_loss(logits, flow)
+    peer, ours = qr_per_segment_loss(logits, flow, shared=True), blended_loss(logits, flow)
     torch.testing.assert_close(ours, peer, rtol=1e-4, atol=0)
 
     def backward(loss: Tensor) -> None:
@@ -50,7 +54,10 @@ def main() -> None:
 
     seconds = best_seconds(
         {
-            "QR per segment (peer)": lambda: backward(qr_per_segment_loss(logits, flow)),
+            PEER: lambda: backward(qr_per_segment_loss(logits, flow, shared=False)),
+            "QR per segment, shared by both components": lambda: backward(
+                qr_per_segment_loss(logits, flow, shared=True)
+            ),
             "blended": lambda: backward(blended_loss(logits, flow)),
             "mixture, folded": lambda: backward(mixture_loss(logits.softmax(1), folded)),
             "mixture, folded, with the loader's share": lambda: backward(
@@ -59,7 +66,7 @@ def main() -> None:
         },
         rounds=3,
     )
-    print_ratios("flow reconstruction loss, forward and backward, 1 thread", seconds, peer="QR per segment (peer)")
+    print_ratios("flow reconstruction loss, forward and backward, 1 thread", seconds, peer=PEER)
 
 
 if __name__ == "__main__":
