@@ -89,9 +89,7 @@ def test_no_machine_paths_and_no_registry_hosts() -> None:
 def test_lock_names_no_place() -> None:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     assert lines
-    assert [
-        line for line in lines if "://" in line or line.startswith("-") or "+cpu" in line or "+cu" in line
-    ] == []
+    assert [line for line in lines if "://" in line or line.startswith("-") or "+cpu" in line or "+cu" in line] == []
 
 
 def test_model_needs_nothing_of_the_platform() -> None:
