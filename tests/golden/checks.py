@@ -16,11 +16,13 @@ from PIL import Image
 
 from model.losses.flow_reconstruction import blended_loss, blended_reconstruction
 from model.metrics import boundary_accuracy, region_similarity, statistics
+from model.networks.dino_vit import DinoKeys
 from model.raft import RaftEstimator
 from tests.golden.comparison import Comparison, absolute, relative
 
 RAFT_TOLERANCE_PX = 1e-4
 J_TOLERANCE, F_TOLERANCE = 1e-9, 1e-6
+DINO_TOLERANCE, DINO_HEAD_CHANNELS = 1e-4, 16
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-9, 1e-7
 
 
@@ -86,6 +88,19 @@ def check_davis_metrics(folder: Path, davis_root: Path) -> list[Comparison]:
     return comparisons
 
 
+def check_dino_keys(archive: Path, davis_root: Path) -> list[Comparison]:
+    """A DINO ViT through GWM's released extractor at stride 4; the recorded network has 16 channels a head."""
+    arrays = _load(archive)
+    state = {
+        name.removeprefix("state."): torch.from_numpy(a) for name, a in arrays.items() if name.startswith("state.")
+    }
+    keys = DinoKeys.from_state(state, num_heads=state["cls_token"].shape[-1] // DINO_HEAD_CHANNELS)
+    recorded = {int(name.removeprefix("keys.block")): a for name, a in arrays.items() if name.startswith("keys.")}
+    with torch.no_grad():
+        maps = keys(torch.from_numpy(arrays["image"]), sorted(recorded))
+    return [absolute(f"block {block}", maps[block], recorded[block], DINO_TOLERANCE) for block in sorted(recorded)]
+
+
 def _check_sequence(
     folder: Path, davis_root: Path, sequence: str, rows: list[dict[str, str]], summary: dict[str, object]
 ) -> list[Comparison]:
@@ -131,5 +146,6 @@ CHECKS: dict[str, Check] = {
     "raft_small": Check(run=partial(check_raft, variant="raft-small"), companions=(_checkpoint_of("raft_small"),)),
     "raft_large": Check(run=partial(check_raft, variant="raft-large"), companions=(_checkpoint_of("raft_large"),)),
     "davis_metrics": Check(run=check_davis_metrics),
+    "dino_vit_keys": Check(run=check_dino_keys),
 }
 """Checks by the name of the archive: the stem of an ``.npz`` file, or the name of a folder."""
