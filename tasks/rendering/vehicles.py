@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -20,7 +21,7 @@ _AXLES = (-47.0, 50.0)
 _AXLE_HEIGHT = 31.0
 
 
-def _flowers(painter: Painter, rng: np.random.Generator, spots: list[tuple[float, float, float]]) -> None:
+def _flowers(painter: Painter, rng: np.random.Generator, spots: Sequence[tuple[float, float, float]]) -> None:
     for index, (x, y, size) in enumerate(spots):
         petals = [
             ellipse((x + 0.55 * size * np.cos(a), y + 0.55 * size * np.sin(a)), (0.5 * size, 0.3 * size), a)
