@@ -39,14 +39,17 @@ def ingest_footage(
     gaps: str = "davis",
     batch_videos: int = BATCH_VIDEOS,
     allow_empty: bool = False,
+    keep_recipe: bool = False,
 ) -> dict[str, Any]:
     """Ingest what is new in ``sources`` into ``dataset``, batch by batch.
 
     allow_empty: a schedule looks at places that may hold nothing yet; without it that is an error.
+    keep_recipe: make new rows as most of the dataset was made, whatever the other parameters say; without it another
+    recipe makes every video anew. Only ``weights``, a place and not part of the recipe, is still asked.
     Returns counts, the dataset's version and up to MAX_ROWS lines of what became of each video.
     """
     started = time.monotonic()
-    recipe = choose_recipe(estimator, weights, sha256, gaps, fps, max_side)
+    recipe = choose_recipe(estimator, weights, sha256, gaps, fps, max_side, dataset if keep_recipe else None)
     plan = plan_videos(sources, dataset, recipe, allow_empty)
     results = ingest_batches(plan, dataset, weights, batch_videos)
     summary = summarise(_unsearched(plan), _unsearched(results), dataset, time.monotonic() - started)
@@ -56,9 +59,28 @@ def ingest_footage(
 
 @task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
 def choose_recipe(
-    estimator: str, weights: str | None, sha256: str | None, gaps: str, fps: float | None, max_side: int | None
+    estimator: str,
+    weights: str | None,
+    sha256: str | None,
+    gaps: str,
+    fps: float | None,
+    max_side: int | None,
+    kept_from: str | None = None,
 ) -> Recipe:
-    """Fix everything that decides what rows hold; fetches the estimator's weights, so that this fails first."""
+    """Fix everything that decides what rows hold; fetches the estimator's weights, so that this fails first.
+
+    kept_from: dataset whose recipe is taken instead, if it exists.
+    """
+    if kept_from is not None and (used := recipe_in_use(kept_from)) is not None:
+        return make_recipe(
+            flow_estimator=used.flow_estimator,
+            weights=weights,
+            weights_sha256=used.flow_weights_sha256,
+            gaps=used.gaps,
+            fps=used.fps,
+            max_side=used.max_side,
+            jpeg_quality=used.jpeg_quality,
+        )
     return make_recipe(
         flow_estimator=estimator,
         weights=weights,
@@ -67,6 +89,14 @@ def choose_recipe(
         fps=fps,
         max_side=max_side,
     )
+
+
+def recipe_in_use(dataset: str) -> Recipe | None:
+    """Return the recipe that most videos of a dataset were made with; None where there are none."""
+    videos = open_dataset(dataset).videos if dataset_exists(dataset) else ()
+    recipes = {video.recipe_hash: video.recipe for video in videos}
+    most = Counter(video.recipe_hash for video in videos).most_common(1)
+    return recipes[most[0][0]] if most else None
 
 
 @task(retries=2, retry_delay_seconds=[5, 30], **NOT_FOR_BAD_INPUT)

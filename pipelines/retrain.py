@@ -17,9 +17,12 @@ from pipelines.evaluate import find_model, score_sequences
 from pipelines.ingest import ingest_footage
 from pipelines.progress import publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
-from pipelines.runtime import load_settings
+from pipelines.runtime import EXPERIMENTS, load_settings
 from pipelines.train import run_training
+from tasks.benchmarks import open_benchmark
 from tasks.catalog import open_dataset
+from tasks.config import load_experiment
+from tasks.errors import ConfigError
 from tasks.held_out import held_out_losses
 from tasks.promotion import Metrics, choose_promotion
 from tasks.registry import find_alias, list_models, set_alias
@@ -41,22 +44,38 @@ def retrain_on_new_footage(
     root: str | None = None,
     force: bool = False,
     allow_empty: bool = False,
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """Train ``model`` on when the dataset holds what it was not trained on; force trains in any case.
 
     Compares champion and challenger by the label-free score on the benchmark, or without one by the loss on footage
-    that neither was trained on. Returns what was done and why.
+    that neither was trained on. New footage is ingested by the dataset's own recipe; weights: where those of its
+    optical flow lie, when they are not torchvision's. Returns what was done and why.
     """
-    ingested = ingest_footage(sources, dataset, allow_empty=allow_empty)
+    settings = [*(overrides or []), f"data.held_out_percent={0 if benchmark else HELD_OUT_PERCENT}"]
+    check_request(experiment, settings, benchmark, root)
+    ingested = ingest_footage(sources, dataset, weights=weights, allow_empty=allow_empty, keep_recipe=True)
     version, champion = ingested["version"], find_champion(model)
     if version is None or (not force and was_decided(model, dataset, version)):
         return tell({"outcome": "nothing new", "dataset_version": version, "champion": champion})
-    settings = [*(overrides or []), f"data.held_out_percent={0 if benchmark else HELD_OUT_PERCENT}"]
     training_id = f"{model}-{flow_run.id}" if force else None
     trained = run_training(experiment, settings, dataset, version, champion, model, training_id)
     scores = compare(champion, trained["registered"], benchmark, root, dataset, version)
     decision = promote(model, champion, trained, scores)
     return tell({"dataset_version": version, "champion": champion, "challenger": trained["registered"], **decision})
+
+
+@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
+def check_request(experiment: str, overrides: list[str], benchmark: str | None, root: str | None) -> None:
+    """Find what would stop the decision after hours of training: a misspelt key, a benchmark that is not there.
+
+    Raises ConfigError or DatasetError saying which.
+    """
+    load_experiment(experiment, EXPERIMENTS, overrides)
+    if (benchmark is None) != (root is None):
+        raise ConfigError(f"benchmark={benchmark!r}, root={root!r}: give both to decide on a benchmark, or neither")
+    if benchmark is not None and root is not None:
+        open_benchmark(benchmark, root)
 
 
 @task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)

@@ -76,8 +76,14 @@ def retrain(
     benchmark: Annotated[str | None, typer.Option(help="Decide on this benchmark's label-free score.")] = None,
     root: Annotated[str | None, typer.Option(help="Folder of the benchmark.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Train although nothing is new.")] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of the dataset's flow estimator, if it was made with your own.")
+    ] = None,
 ) -> None:
-    """Ingest what is new, train on from the champion, and move the alias when the result is better."""
+    """Ingest what is new, train on from the champion, and move the alias when the result is better.
+
+    New footage is ingested by the dataset's own recipe: estimator, gaps, rate and size.
+    """
     from pipelines.retrain import retrain_on_new_footage
 
     if (benchmark is None) != (root is None):
@@ -91,6 +97,7 @@ def retrain(
         benchmark=benchmark,
         root=root,
         force=force,
+        weights=weights,
     )
     print_table([{"what": key, "value": value} for key, value in result.items()], title="retraining")
 

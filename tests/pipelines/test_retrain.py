@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.retrain import DECISION_TAG, HELD_OUT_PERCENT, is_decided, retrain_on_new_footage
+from pipelines.ingest import choose_recipe, recipe_in_use
+from pipelines.retrain import DECISION_TAG, HELD_OUT_PERCENT, check_request, is_decided, retrain_on_new_footage
 from pipelines.runtime import load_settings
 from tasks.catalog import open_dataset
+from tasks.errors import ConfigError, DatasetError
 from tasks.held_out import is_held_out
 from tasks.registry import find_alias, list_models
 from tasks.tracking import open_run
@@ -30,6 +32,33 @@ TAGS = {"gwm.dataset_uri": "s3://b/d", "gwm.dataset_version": "3", DECISION_TAG:
 )
 def test_a_version_is_decided_on_once(tags: list[dict[str, str]], decided: bool) -> None:
     assert is_decided(tags, "s3://b/d", 3) is decided
+
+
+def test_new_footage_is_ingested_as_the_dataset_was_made(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", num_frames=(8,), gaps=(3, -3))
+    options = {"estimator": "dis", "weights": None, "sha256": None, "gaps": "davis", "fps": None, "max_side": 480}
+    (video,) = open_dataset(dataset).videos
+    assert recipe_in_use(dataset) == video.recipe
+    assert choose_recipe.fn(**options, kept_from=dataset).hash() == video.recipe_hash
+    assert choose_recipe.fn(**options).gaps == (1, -1, 2, -2)
+    assert choose_recipe.fn(**options, kept_from=str(tmp_path / "none")).max_side == 480
+
+
+@pytest.mark.parametrize(
+    ("overrides", "benchmark", "root", "error", "message"),
+    [
+        (["optimisation.steps=5"], None, None, ConfigError, "optimisation.steps: no such key"),
+        ([], "davis16", None, ConfigError, "give both"),
+        ([], None, "somewhere", ConfigError, "give both"),
+        ([], "davis17", "somewhere", ConfigError, "no benchmark 'davis17'"),
+        ([], "davis16", "somewhere", DatasetError, "somewhere"),
+    ],
+)
+def test_what_would_stop_the_decision_is_told_before_training(
+    overrides: list[str], benchmark: str | None, root: str | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check_request.fn("debug", overrides, benchmark, root)
 
 
 @pytest.mark.usefixtures("prefect_server", "ray_cluster")
