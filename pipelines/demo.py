@@ -22,12 +22,14 @@ from tasks.settings import Settings
 
 PRESET = "demo"
 MODEL = "demo"
+ELSEWHERE = ("GWM_MLFLOW_TRACKING_URI", "GWM_RUNS_URI", "PREFECT_API_URL", "PREFECT_HOME")
+"""Variables that would send the demo's records to other servers and folders."""
 Result = TypeVar("Result")
 
 
 def run_demo(folder: Path) -> None:
     """Run every step into ``folder`` and print where to look."""
-    settings = _at_home_in(folder)
+    settings = at_home_in(folder)
     # Prefect reads its environment when it is imported, so the flows come after it.
     from pipelines.evaluate import evaluate_model
     from pipelines.ingest import ingest_footage
@@ -53,9 +55,11 @@ def run_demo(folder: Path) -> None:
     _tell_where_to_look(folder, clips[0].stem, scores, settings, time.monotonic() - started)
 
 
-def _at_home_in(folder: Path) -> Settings:
+def at_home_in(folder: Path) -> Settings:
     """Keep MLflow, Prefect and checkpoints of the demo inside its folder, whatever the environment says."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ELSEWHERE:
+        os.environ.pop(name, None)
     os.environ["GWM_HOME"] = str(folder / "home")
     settings = load_settings()
     prepare_environment(settings)
@@ -77,13 +81,13 @@ def _step(name: str, work: Callable[[], Result]) -> Result:
 
 
 def _tell_where_to_look(folder: Path, clip: str, scores: dict[str, Any], settings: Settings, seconds: float) -> None:
-    command = ["mlflow", *mlflow_command(settings)[3:]]
+    command = [str(Path(sys.executable).with_name("mlflow")), *mlflow_command(settings)[3:]]
     _say(
         f"\nlabel-free J {scores['headline']:.3f} on the rendered clips, {seconds / 60:.1f} minutes in all\n\n"
         f"report   {scores['page']}\n"
         f"overlay  {folder / 'masks' / clip / 'overlay.mp4'}\n"
         f"masks    {folder / 'masks' / 'index.html'}\n"
-        f"MLflow   {sys.executable.removesuffix('python')}{shlex.join(command)}\n"
+        f"MLflow   {shlex.join(command)}\n"
         f"         and open http://127.0.0.1:{MLFLOW_PORT}"
     )
 

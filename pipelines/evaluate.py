@@ -13,10 +13,12 @@ from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
 from tasks.benchmarks import open_benchmark
+from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.registry import resolve_model
 from tasks.scores import FOREGROUND_CHOICES, HEADLINE_PROTOCOL, LABEL_FREE, EvaluationReport
 from tasks.settings import Settings
+from tasks.storage import location, prove_writable
 
 
 @flow(name="evaluate-model")
@@ -59,6 +61,7 @@ def score_sequences(
     """Score every sequence on Ray, write what was asked for, and log to MLflow."""
     settings = load_settings()
     opened = open_benchmark(benchmark, root, sequences)
+    require_writable(json_file, report)
     with Progress(f"evaluate on {benchmark}", key="evaluate") as progress:
         evaluation = evaluate(
             EvaluationJob(model_uri=folder, device=own_device(settings)),
@@ -93,6 +96,15 @@ def _parallel(settings: Settings, num_sequences: int) -> int | None:
         return num_sequences
     at_once = min(num_sequences, settings.ray_cpus or os.cpu_count() or 1)
     return at_once if at_once > 1 else None
+
+
+def require_writable(json_file: str | None, report: str | None) -> None:
+    """Try the places that scores and page will go to, before minutes of scoring; raises StorageError or ConfigError."""
+    if json_file is not None and Path(json_file).is_dir():
+        raise ConfigError(f"scores can not be written to {json_file}, a folder: name a file, such as scores.json")
+    for folder in (Path(json_file).parent if json_file else None, Path(report) if report else None):
+        if folder is not None:
+            prove_writable(location(folder))
 
 
 def _write(evaluation: Evaluation, json_file: str | None, report: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from prefect import flow, task
@@ -11,8 +12,12 @@ from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import EXPERIMENTS, load_settings
 from tasks.catalog import open_dataset
 from tasks.config import load_experiment
+from tasks.errors import ConfigError
 from tasks.run_folder import TrainingProgress
 from tasks.train import train
+
+MODEL_NAME = re.compile(r"\w[\w .\-]*")
+"""MLflow refuses slashes and colons, which its references (``models:/NAME/3``) are made of; quotes break its search."""
 
 
 @flow(name="train-gwm")
@@ -54,6 +59,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Train from the last checkpoint, or from the start, to the end; a retry continues."""
     config = load_experiment(experiment, EXPERIMENTS, overrides)
+    require_model_name(register_as)
     with Progress(f"train {experiment}", key="train") as progress:
         result = train(
             config,
@@ -77,6 +83,12 @@ def run_training(
         "already_finished": result.already_finished,
         "metrics": result.metrics,
     }
+
+
+def require_model_name(name: str | None) -> None:
+    """Raise ConfigError for a name that MLflow's registry would refuse when hours of training are over."""
+    if name is not None and not MODEL_NAME.fullmatch(name):
+        raise ConfigError(f"model name {name!r}: expected letters, digits, spaces, dots, dashes and underscores")
 
 
 @task

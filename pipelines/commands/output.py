@@ -32,7 +32,9 @@ def render(
 
     from pipelines.console import ConsoleProgress
     from tasks.rendering import render_footage
+    from tasks.storage import location, prove_writable
 
+    prove_writable(location(out))
     with ConsoleProgress("render") as progress:
         clips = render_footage(Path(out), seed=seed, on_progress=progress)
     rows = [
