@@ -84,10 +84,11 @@ def _folded_powers(
     full: int, small: int, degree: int, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "n d"]:
     """Powers 0..degree of one axis of the full-resolution grid, folded onto ``small`` pixels."""
-    powers = axis_powers(full, degree, device=device, dtype=dtype)
-    if small == full:
-        return powers
-    return upsample_adjoint(powers[None, None], (small, degree + 1))[0, 0]
+    with torch.inference_mode(False):  # what is kept here must serve training too, whoever asks first
+        powers = axis_powers(full, degree, device=device, dtype=dtype)
+        if small == full:
+            return powers
+        return upsample_adjoint(powers[None, None], (small, degree + 1))[0, 0]
 
 
 def mixture_loss(

@@ -47,11 +47,12 @@ def motion_model(name: str) -> MotionModel:
         raise InputError(f"motion_model={name!r}: expected one of {', '.join(get_args(MotionModelName))}")
     degree = _MAX_DEGREE[name]
     powers = [(a, total - a) for total in range(degree + 1) for a in range(total, -1, -1)]
-    return MotionModel(
-        degree=degree,
-        x_powers=torch.tensor([a for a, _ in powers]),
-        y_powers=torch.tensor([b for _, b in powers]),
-    )
+    with torch.inference_mode(False):  # what is kept here must serve training too, whoever asks first
+        return MotionModel(
+            degree=degree,
+            x_powers=torch.tensor([a for a, _ in powers]),
+            y_powers=torch.tensor([b for _, b in powers]),
+        )
 
 
 def centred_coordinates(size: int, *, device: torch.device, dtype: torch.dtype) -> Float[Tensor, " n"]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from model.errors import InputError
-from model.losses.flow_reconstruction import unexplained_motion
+from model.losses.flow_reconstruction import _folded_powers, unexplained_motion
+from model.losses.motion_models import motion_model
 from model.methods import build_method
 from model.methods.base import Method
 from model.methods.gwm import Gwm, GwmConfig, resize_flow
@@ -60,6 +61,19 @@ def test_both_objectives_see_the_same_flow() -> None:
     assert prepared["mixture"]["products"].shape == (2, 6, 32, 48)
     energy = prepared["blended"]["flow"].double().square().sum()
     torch.testing.assert_close(prepared["mixture"]["energy"], energy)
+
+
+@pytest.mark.parametrize("objective", ["mixture", "blended"])
+def test_it_can_be_trained_after_its_loss_was_measured_in_inference_mode(objective: str) -> None:
+    _folded_powers.cache_clear()
+    motion_model.cache_clear()
+    method = Gwm(GwmConfig(objective=objective, **SMALL))
+    with torch.inference_mode():
+        batch = {name: value[None] for name, value in method.prepare(pair()).items()}
+        measured = method.training_loss(batch).total
+    loss = method.training_loss({name: value.clone() for name, value in batch.items()}).total
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), measured.clone())
 
 
 def test_segments_sum_to_one_at_the_networks_size() -> None:
