@@ -48,12 +48,15 @@ def held_out_losses(
 ) -> list[float] | None:
     """Return each model's mean training loss on the same held-out samples.
 
-    None when nothing is held out, or when the models were made differently, so that their losses mean different
-    things.
+    None when nothing is held out that is long enough for a frame pair, or when the models were made differently, so
+    that their losses mean different things.
     """
     part = held_out_part(open_dataset(dataset_uri, version), percent)
     models = [load_model(uri, device=device) for uri in model_uris]
-    if not part.videos or any(model.experiment.method != models[0].experiment.method for model in models):
+    nearest = min(abs(gap) for gap in models[0].experiment.data.gaps)
+    if all(video.num_frames <= nearest for video in part.videos):
+        return None
+    if any(model.experiment.method != models[0].experiment.method for model in models):
         return None
     # One loader for all: samples and their preparation depend on the method's configuration, which is the same.
     loader = TrainingLoader(FrameReader(part), models[0].method.prepare, models[0].experiment)

@@ -2,7 +2,8 @@
 
 State is only what a checkpoint holds: weights, optimiser, step and the numbers of a started logging window. All else
 (learning rate, samples, random numbers) is a pure function of the step, so a run continues from a checkpoint with the
-same losses: bit for bit on one worker with the same number of threads.
+same losses: bit for bit on one CPU worker with the same number of threads. On a GPU they agree to rounding, since some
+backward kernels (bilinear upsampling, convolutions) add up in no fixed order.
 
 BatchNorm: with several workers on CUDA its statistics are taken over the global batch (SyncBatchNorm). That has no CPU
 kernel, so on CPU each worker normalises its own share and rank 0's running statistics are kept; give each worker as
@@ -137,9 +138,8 @@ def _keep(
     """After ``done`` updates: pictures and a checkpoint when it is time, and then the curves that it covers."""
     recording, last = job.experiment.recording, done == job.experiment.optimisation.num_steps
     if done % recording.pictures_every_steps == 0 or last:
-        recorder.log_picture(
-            f"pictures/step-{done:06d}.png", training_picture(module, reader, job.experiment.data.gaps[0])
-        )
+        gap = min(job.experiment.data.gaps, key=abs)  # the one that fits the shortest clip there is to train on
+        recorder.log_picture(f"pictures/step-{done:06d}.png", training_picture(module, reader, gap))
     if done % recording.checkpoint_every_steps == 0 or last:
         job.run.require_owner(job.attempt)
         save_checkpoint(

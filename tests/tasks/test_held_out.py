@@ -66,3 +66,5 @@ def test_nothing_to_compare_is_none(tmp_path: Path) -> None:
     folder = location(tmp_path / "model")
     save_model(folder, build_method(experiment.method), experiment=experiment, provenance=Provenance())
     assert held_out_losses([folder.uri], uri, 0, percent=0) is None
+    still = write_dataset(tmp_path / "still", num_frames=(1,))
+    assert held_out_losses([folder.uri], still, 0, percent=100) is None

@@ -188,6 +188,11 @@ def test_bf16_and_gaps_of_released_code_train(dataset: str, settings: Settings) 
     assert train(experiment, dataset, None, settings, training_id="bf16").metrics["train/loss"] > 0
 
 
+def test_clips_too_short_for_the_first_gap_are_trained_on_and_pictured(settings: Settings, tmp_path: Path) -> None:
+    short = write_dataset(tmp_path / "short", num_frames=(2, 2))
+    assert train(tiny_experiment(num_steps=2, gaps=(2, 1)), short, None, settings, training_id="short").num_steps == 2
+
+
 def test_other_settings_under_the_same_id_are_refused(
     unbroken: TrainingResult, dataset: str, settings: Settings
 ) -> None:
