@@ -25,7 +25,7 @@ from tasks.scores import HEADLINE_PROTOCOL, LABEL_FREE, EvaluatedModel, Evaluati
 from tasks.segment_clip import ClipOptions, ClipSegmenter
 from tasks.settings import Settings
 from tasks.storage import location
-from tasks.tracking import MetricPoint, open_run
+from tasks.tracking import MetricPoint, find_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +138,12 @@ def evaluate(
 def log_evaluation(evaluation: Evaluation, settings: Settings) -> str | None:
     """Log the averages, the JSON and the page to the MLflow run that trained the model; return the run's id.
 
-    Returns None for a model that no run is known of.
+    Returns None for a model that no run is known of: it has none, or was trained with another MLflow.
     """
     report = evaluation.report
-    if report.model.mlflow_run_id is None:
+    run = find_run(settings, report.model.mlflow_run_id) if report.model.mlflow_run_id else None
+    if run is None:
         return None
-    run = open_run(settings, report.model.mlflow_run_id)
     step, now = report.model.step or 0, time.time_ns() // 1_000_000
     run.send(
         [MetricPoint(key=key, value=value, step=step, timestamp_ms=now) for key, value in report.metrics().items()]
@@ -151,7 +151,7 @@ def log_evaluation(evaluation: Evaluation, settings: Settings) -> str | None:
     with tempfile.TemporaryDirectory(prefix="gwm_evaluation_") as folder:
         evaluation.write(json_file=Path(folder) / "scores.json", html_file=Path(folder) / "report.html")
         run.log_folder(Path(folder), f"evaluation/{report.benchmark}")
-    return report.model.mlflow_run_id
+    return run.run_id
 
 
 def _evaluate_on_ray(

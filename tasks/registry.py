@@ -30,8 +30,8 @@ from tasks.tracking import TrackedRun, mlflow_client, mlflow_errors
 ARTIFACT_NAME = "model"
 """Artifact path of the pyfunc folder in a run: ``runs:/<id>/model``."""
 
-_ALIAS_REFERENCE = re.compile(r"^models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)$")
-_VERSION_REFERENCE = re.compile(r"^models:/(?P<name>[^/@]+)/(?P<version>\d+)$")
+_ALIAS_REFERENCE = re.compile(r"^models:/(?P<name>[^/@'\"]+)@(?P<alias>[^/@]+)$")
+_VERSION_REFERENCE = re.compile(r"^models:/(?P<name>[^/@'\"]+)/(?P<version>\d+)$")
 _RUN_REFERENCE = re.compile(r"^runs:/(?P<run>[0-9a-zA-Z]+)(/.*)?$")
 
 
@@ -135,7 +135,8 @@ def find_version(reference: str, settings: Settings) -> RegisteredModel:
     Raises ModelNotFoundError that lists what exists.
     """
     by_alias, by_version = _ALIAS_REFERENCE.match(reference), _VERSION_REFERENCE.match(reference)
-    for model in list_models(settings):
+    named = by_alias or by_version
+    for model in list_models(settings, name=named["name"]) if named else ():
         if by_version and (model.name, str(model.version)) == (by_version["name"], by_version["version"]):
             return model
         if by_alias and model.name == by_alias["name"] and by_alias["alias"] in model.aliases:

@@ -135,6 +135,24 @@ def open_run(settings: Settings, run_id: str) -> TrackedRun:
     return TrackedRun(mlflow_client(settings), run_id)
 
 
+def find_run(settings: Settings, run_id: str) -> TrackedRun | None:
+    """Return a handle on a run; None where MLflow does not know it, as with a model that was trained elsewhere.
+
+    Raises StorageError when MLflow can not be reached.
+    """
+    from mlflow.exceptions import MlflowException  # local: see mlflow_client
+
+    client = mlflow_client(settings)
+    with mlflow_errors(f"find run {run_id}"):
+        try:
+            client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+    return TrackedRun(client, run_id)
+
+
 def find_or_create_run(
     settings: Settings, training_id: str, *, tags: Mapping[str, object], params: Mapping[str, object]
 ) -> TrackedRun:

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -270,6 +271,8 @@ def test_scores_and_page_reach_the_run_that_trained_the_model(benchmark_of_two, 
 def test_a_model_without_a_run_is_not_logged(benchmark_of_two, model_uri):
     evaluation = evaluate(EvaluationJob(model_uri=model_uri, num_pictured=0), benchmark_of_two)
     assert log_evaluation(evaluation, Settings()) is None
+    elsewhere = replace(evaluation.report, model=replace(evaluation.report.model, mlflow_run_id="0" * 32))
+    assert log_evaluation(replace(evaluation, report=elsewhere), Settings()) is None
 
 
 def test_published_numbers_are_complete_and_say_how_they_came_about():
