@@ -129,14 +129,26 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override!r}: {key!r} is a value, not a group of keys")
-    tree[leaf] = yaml.safe_load(value)
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: {value!r} is not YAML; expected such as 500 or [1, -1]") from error
+
+
+def _keys_beside(path: Sequence[int | str]) -> str:
+    node: Any = ExperimentConfig(name="any").model_dump()
+    for part in path[:-1]:
+        node = node[part]
+    return ", ".join(node)
 
 
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "experiment"
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):  # of a model, of a dataclass
+            lines.append(f"{where}: no such key; expected one of {_keys_beside(item['loc'])}")
+            continue
         got = "" if item["type"] == "missing" else f" (got {item['input']!r})"
-        hint = ": no such key" if item["type"] == "extra_forbidden" else f": {item['msg']}"
-        lines.append(f"{where}{hint}{got}")
+        lines.append(f"{where}: {item['msg']}{got}")
     return "experiment is not valid: " + "; ".join(lines)

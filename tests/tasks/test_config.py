@@ -62,7 +62,9 @@ def test_a_resolved_experiment_survives_json() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimisation.num_step=7", "num_step: no such key"),
+        ("optimisation.num_step=7", "num_step: no such key; expected one of num_steps, "),
+        ("method.segments=3", "method.segments: no such key; expected one of .*num_segments"),
+        ("optimisation.num_steps=[", "is not YAML"),
         ("method.objektive=mixture", "objektive"),
         ("method.objective=mixed", "mixture"),
         ("method.num_segments=1", "num_segments=1"),
