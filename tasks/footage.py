@@ -87,7 +87,8 @@ class _Found:
 def discover(sources: Sequence[str]) -> Discovery:
     """Find the clips that ``sources`` name; each clip once, however often it is named.
 
-    A source that leads nowhere becomes a rejection. Raises InputError when no source gives a clip.
+    A source that leads nowhere becomes a rejection, and so does a folder inside one that can not be listed. Raises
+    InputError when no source gives a clip.
     """
     if not sources:
         raise InputError("no sources given: expected videos, folders, globs or URIs")
@@ -95,7 +96,11 @@ def discover(sources: Sequence[str]) -> Discovery:
     rejections: list[Rejection] = []
     for source in sources:
         try:
-            found |= {clip.uri: clip for clip in _expand(str(source)) if clip.uri not in found}
+            for part in _expand(str(source)):
+                if isinstance(part, Rejection):
+                    rejections.append(part)
+                else:
+                    found.setdefault(part.uri, part)
         except FootageError as error:
             rejections.append(Rejection(source=str(source), reason=error.reason, detail=error.detail))
     if not found:
@@ -128,7 +133,7 @@ _EXPECTED = (
 )
 
 
-def _expand(source: str) -> list[_Found]:
+def _expand(source: str) -> list[_Found | Rejection]:
     try:
         uri = location(source).uri if "::" not in source else source
         filesystem, path = fsspec_view(uri)
@@ -155,20 +160,20 @@ def _from_file(uri: str) -> _Found:
     return _Found(uri=uri, kind="image" if extension(uri) in IMAGE_EXTENSIONS else "video")
 
 
-def _from_folder(uri: str, source: str) -> list[_Found]:
+def _from_folder(uri: str, source: str) -> list[_Found | Rejection]:
     found = list(_walk(uri, frozenset()))
     if not found:
         raise FootageError("not_found", f"the folder {source} holds no videos and no images")
     return found
 
 
-def _from_glob(uri: str, matches: list[str]) -> list[_Found]:
+def _from_glob(uri: str, matches: list[str]) -> list[_Found | Rejection]:
     filesystem, _ = fsspec_view(uri)
-    found: list[_Found] = []
+    found: list[_Found | Rejection] = []
     for path in sorted(matches, key=natural_key):
         match = child_uri(uri, path)
         if filesystem.isdir(path):
-            found += _walk(match, frozenset())
+            found += _walk_inside(match, frozenset())
         elif extension(match) in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS:
             found.append(_from_file(match))
     if not found:
@@ -176,7 +181,7 @@ def _from_glob(uri: str, matches: list[str]) -> list[_Found]:
     return found
 
 
-def _walk(uri: str, parents: frozenset[str]) -> Iterator[_Found]:
+def _walk(uri: str, parents: frozenset[str]) -> Iterator[_Found | Rejection]:
     real = os.path.realpath(uri)
     if real in parents:  # a symbolic link to one of its own parents
         return
@@ -190,7 +195,15 @@ def _walk(uri: str, parents: frozenset[str]) -> Iterator[_Found]:
     elif listing.images:
         yield _Found(uri=uri, kind="frames", annotation_uri=_annotations_beside(uri))
     for folder in listing.folders:
-        yield from _walk(folder, parents | {real})
+        yield from _walk_inside(folder, parents | {real})
+
+
+def _walk_inside(uri: str, parents: frozenset[str]) -> Iterator[_Found | Rejection]:
+    """Walk one folder of several: when it can not be listed, as ``lost+found``, those beside it still count."""
+    try:
+        yield from _walk(uri, parents)
+    except FootageError as error:
+        yield Rejection(source=uri, reason=error.reason, detail=error.detail)
 
 
 def _davis_frames(uri: str) -> str:

@@ -24,7 +24,7 @@ _FILESYSTEMS: WeakKeyDictionary[BinaryIO, Any] = WeakKeyDictionary()
 
 @dataclass(frozen=True, kw_only=True)
 class FolderListing:
-    """What lies directly in a folder, as URIs in natural order; hidden names are left out."""
+    """What lies directly in a folder, as URIs in natural order; links are followed, hidden names left out."""
 
     folders: tuple[str, ...]
     videos: tuple[str, ...]
@@ -75,8 +75,11 @@ def list_folder(uri: str) -> FolderListing:
         child = child_uri(uri, str(entry["name"]).rstrip("/"))
         if base_name(child).startswith(".") or str(entry["name"]).strip("/") == path.strip("/"):
             continue
-        if entry["type"] == "directory":
+        is_link = bool(entry.get("islink"))  # fsspec's type of a link is "other", whatever it leads to
+        if entry["type"] == "directory" or (is_link and filesystem.isdir(entry["name"])):
             folders.append(child)
+        elif entry["type"] == "other" and not is_link:
+            continue  # a named pipe or a socket: opening one would wait for ever
         elif extension(child) in VIDEO_EXTENSIONS:
             videos.append(child)
         elif extension(child) in IMAGE_EXTENSIONS:

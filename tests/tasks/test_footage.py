@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from tasks.errors import InputError
@@ -100,6 +103,45 @@ def test_a_link_to_a_parent_folder_ends(tmp_path: Path) -> None:
     touch(tmp_path, "a/b/clip.mp4")
     (tmp_path / "a/b/loop").symlink_to(tmp_path)
     assert found(tmp_path) == [("clip", "video")]
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "disk/480p/dog/0.jpg", "disk/masks/dog/0.png", "disk/take.mp4")
+    for name, target in (("JPEGImages", "disk"), ("Annotations/480p", "disk/masks")):
+        link = tmp_path / "davis" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(tmp_path / target)
+    (item,) = discover([str(tmp_path / "davis")]).items
+    assert item.uri == str(tmp_path / "davis/JPEGImages/480p/dog")
+    assert item.annotation_uri == str(tmp_path / "davis/Annotations/480p/dog")
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library/linked").symlink_to(tmp_path / "disk/480p")
+    (tmp_path / "library/take.mp4").symlink_to(tmp_path / "disk/take.mp4")
+    assert found(tmp_path / "library") == [("take", "video"), ("dog", "frames")]
+
+
+def test_a_pipe_that_would_block_is_no_video(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    os.mkfifo(tmp_path / "b.mp4")
+    assert found(tmp_path) == [("a", "video")]
+
+
+def test_a_folder_that_can_not_be_listed_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.mp4", "lost+found/b.mp4", "more/c.mp4")
+    listing = LocalFileSystem.ls
+
+    def ls(self: LocalFileSystem, path: str, detail: bool = False, **options: Any) -> Any:
+        if path.endswith("lost+found"):  # permissions do not bind the superuser, who may run this test
+            raise PermissionError(13, "Permission denied", path)
+        return listing(self, path, detail=detail, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    for source in (tmp_path, f"{tmp_path}/*"):
+        discovery = discover([str(source)])
+        assert [item.clip for item in discovery.items] == ["a", "c"]
+        (rejection,) = discovery.rejections
+        assert (rejection.source, rejection.reason) == (str(tmp_path / "lost+found"), "not_found")
+        assert "Permission denied" in rejection.detail
 
 
 def test_equal_stems_get_their_folder_then_a_hash(tmp_path: Path) -> None:
