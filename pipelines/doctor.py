@@ -10,10 +10,10 @@ import os
 import platform
 import shutil
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -158,7 +158,7 @@ def _unreachable(url: str) -> str | None:
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=NETWORK_SECONDS):
             return None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
         return str(getattr(error, "reason", error))
 
 

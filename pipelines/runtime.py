@@ -31,10 +31,17 @@ def project_version() -> str:
 def load_settings() -> Settings:
     """Read the settings from the environment; raises ConfigError naming each variable that does not fit."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         problems = [f"GWM_{str(item['loc'][0]).upper()}={item['input']!r}: {item['msg']}" for item in error.errors()]
         raise ConfigError("settings are not valid: " + "; ".join(problems)) from error
+    try:
+        settings.home_path  # noqa: B018 - makes the folder
+    except OSError as error:
+        raise ConfigError(
+            f"GWM_HOME={settings.home}: can not make the folder ({error.strerror}); set it to one that you may write to"
+        ) from error
+    return settings
 
 
 def environment_defaults(settings: Settings, *, debug: bool = False) -> dict[str, str]:

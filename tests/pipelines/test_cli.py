@@ -71,7 +71,8 @@ def test_misuse_is_status_2(arguments: list[str]) -> None:
         (["datasets", "{tmp}/none"], {}, "no dataset at"),
         (["down"], {"GWM_RAY_CPUS": "0"}, "GWM_RAY_CPUS='0': Input should be greater than or equal to 1"),
         (["down"], {"GWM_DEVICE": "tpu"}, "GWM_DEVICE='tpu'"),
-        (["render", "{tmp}/file.txt"], {}, "file.txt"),
+        (["down"], {"GWM_HOME": "{tmp}/file.txt"}, "set it to one that you may write to"),
+        (["render", "{tmp}/file.txt"], {}, "file.txt is not writable"),
     ],
 )
 def test_an_error_of_ours_is_one_message_and_status_1(
@@ -79,6 +80,7 @@ def test_an_error_of_ours_is_one_message_and_status_1(
 ) -> None:
     (tmp_path / "file.txt").write_text("in the way")
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    environment = {name: value.format(tmp=tmp_path) for name, value in environment.items()}
     result = CliRunner().invoke(app, arguments, env=environment)
     assert result.exit_code == 1, result.output
     assert result.stderr.startswith("error: ")
