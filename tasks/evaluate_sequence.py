@@ -138,8 +138,10 @@ def _merged_groupings(probabilities: Tensor, features: Tensor) -> list[tuple[int
 
 def _fitting_frames(sequence: BenchmarkSequence) -> Iterator[Picture]:
     """Yield the frames, making sure that the first annotation has their size."""
+    fits = False
     for index, frame in enumerate(sequence.frames()):
-        annotation = sequence.annotation(index) if index == 0 else None
+        annotation = None if fits else sequence.annotation(index)
+        fits = annotation is not None or fits
         if annotation is not None and annotation.shape != frame.shape[:2]:
             raise FootageError(
                 "annotation_mismatch",

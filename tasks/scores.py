@@ -47,8 +47,8 @@ FOREGROUND_CHOICES: dict[str, ForegroundChoice] = {
         ForegroundChoice(
             name=GROUND_TRUTH_PER_FRAME,
             title="ground truth per frame",
-            description="segments merged to two groups by their features, then the group that fits the "
-            "annotation better, frame by frame: what the authors' code of GWM reports",
+            description="segments merged to two groups by the network's own features, then the group that fits the "
+            "annotation better, frame by frame: as the authors' code of GWM reports, which merges by DINO keys",
             uses_annotations=True,
         ),
         ForegroundChoice(

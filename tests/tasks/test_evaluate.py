@@ -150,9 +150,10 @@ def test_sequence_without_annotations_is_refused(tmp_path):
         evaluate_sequence(ClipSegmenter(ColourMethod(), None), sequence)
 
 
-def test_annotations_of_another_size_are_refused(tmp_path):
+@pytest.mark.parametrize("first", [0, 2])
+def test_annotations_of_another_size_are_refused(tmp_path, first):
     frames, masks = square_clip(4)
-    root = write_davis(tmp_path, {"dog": (frames, [mask[:-2] for mask in masks])})
+    root = write_davis(tmp_path, {"dog": (frames, [None] * first + [mask[:-2] for mask in masks[first:]])})
     sequence = open_benchmark("davis16", str(root)).sequences[0]
     with pytest.raises(FootageError, match="expected equal sizes"):
         evaluate_sequence(ClipSegmenter(ColourMethod(), None), sequence)
