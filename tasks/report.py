@@ -45,7 +45,6 @@ class _SequenceView:
     f_mean: float
     recall: float
     decay: float
-    published: tuple[float | None, ...]
     curve: Markup
     columns: tuple[str, ...]
     rows: tuple[PictureRow, ...]
@@ -60,7 +59,7 @@ def render_report(report: EvaluationReport, pictures: Mapping[str, Sequence[Pict
     pictures: by sequence; a sequence without any is shown by its numbers alone.
     """
     columns = published_columns(report.benchmark)
-    views = [_view(sequence, pictures.get(sequence.name, ()), columns) for sequence in report.sequences]
+    views = [_view(sequence, pictures.get(sequence.name, ())) for sequence in report.sequences]
     views.sort(key=lambda view: view.means[LABEL_FREE] or 0.0)
     return render(
         "report.html",
@@ -102,7 +101,7 @@ def _published_on_the_same_sequences(
     return means
 
 
-def _view(sequence: SequenceScores, rows: Sequence[PictureRow], columns: Sequence[PublishedColumn]) -> _SequenceView:
+def _view(sequence: SequenceScores, rows: Sequence[PictureRow]) -> _SequenceView:
     values = sequence.choices[LABEL_FREE]
     statistics = values.statistics("J")
     marks = [sequence.frames.index(row.frame) for row in rows]
@@ -115,7 +114,6 @@ def _view(sequence: SequenceScores, rows: Sequence[PictureRow], columns: Sequenc
         f_mean=sequence.mean("F", HEADLINE_PROTOCOL, LABEL_FREE),
         recall=statistics.recall,
         decay=statistics.decay,
-        published=tuple(column.per_sequence.get(sequence.name) for column in columns),
         curve=curve(values.j, label=f"J of each frame of {sequence.name}", marks=marks),
         columns=_columns(rows),
         rows=tuple(rows),
