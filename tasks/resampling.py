@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -15,7 +16,8 @@ def resample(frames: Iterable[tuple[float, T]], fps: float) -> Iterator[tuple[fl
 
     frames: (seconds, frame) with times that never fall. Of two equally near frames the earlier is taken. A frame is
     yielded once, with its own time: where the stream has fewer frames than ``fps`` asks for, all of them come and
-    none is repeated, since a repeated frame would look like an object that stopped. Holds one frame at a time.
+    none is repeated, since a repeated frame would look like an object that stopped. Holds one frame at a time, and
+    takes the same time for a gap of years, as a damaged timestamp leaves it, as for one of a frame.
     """
     start: float | None = None
     tick = 0
@@ -24,12 +26,11 @@ def resample(frames: Iterable[tuple[float, T]], fps: float) -> Iterator[tuple[fl
         if start is None:
             start = current[0]
         if held is not None:
-            is_taken = False
-            while (target := start + tick / fps) - held[0] <= current[0] - target + _SAME_TIME_SECONDS:
-                is_taken = True
-                tick += 1
-            if is_taken:
+            middle = (held[0] + current[0] + _SAME_TIME_SECONDS) / 2
+            last_tick = math.floor((middle - start) * fps)  # of those that are nearer to the held frame
+            if last_tick >= tick:
                 yield held
+                tick = last_tick + 1
         held = current
     if held is not None and start is not None and start + tick / fps <= held[0] + _SAME_TIME_SECONDS:
         yield held
