@@ -99,10 +99,13 @@ def remove_abandoned(dataset_uri: str, *, older_than_seconds: float = _ABANDONED
     if not folder.is_local or not folder.local_path.is_dir():
         return 0
     oldest = time.time() - older_than_seconds
-    abandoned = [path for path in folder.local_path.glob(f".*{TEMPORARY_SUFFIX}") if path.stat().st_mtime < oldest]
-    for path in abandoned:
-        path.unlink(missing_ok=True)  # another process may tidy up as well
-    return len(abandoned)
+    num_removed = 0
+    for path in folder.local_path.glob(f".*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # another writer named its shard, or tidies up as well
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+                num_removed += 1
+    return num_removed
 
 
 class _HashingFile:
@@ -214,9 +217,9 @@ class _ShardWriter:
     def discard(self) -> None:
         """Forget the file."""
         self._temporary.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._parquet.close()
-            self._file.close()
+        for stream in (self._parquet, self._file):
+            with contextlib.suppress(OSError):
+                stream.close()
 
     def _verify(self) -> None:
         metadata = pq.read_metadata(self._temporary)

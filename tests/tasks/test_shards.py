@@ -121,6 +121,13 @@ def test_temporary_files_of_killed_writers_are_removed_later(tmp_path: Path) -> 
     assert {path.name for path in (tmp_path / "frames").iterdir()} == {".new.parquet.partial", shard.path}
 
 
+def test_a_temporary_file_that_goes_while_tidying_up_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "frames").mkdir()
+    gone = tmp_path / "frames/.gone.parquet.partial"
+    gone.symlink_to(tmp_path / "nowhere")  # listed, and not there when it is looked at
+    assert remove_abandoned(str(tmp_path)) == 0
+
+
 def test_a_place_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "frames").write_text("a file where the folder should be")
     with pytest.raises(StorageError):
