@@ -8,6 +8,7 @@ by setting ``RAY_AUTH_MODE=token``. A mode that is set already is respected; on 
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from tasks.settings import Settings
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 _SHIPPED_PACKAGES = ("model", "tasks")
 _MEBIBYTE = 1 << 20
+_RAY_UNITS = 10_000  # Ray's kResourceUnitScaling: the smallest part of a CPU or GPU that it tells apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +86,17 @@ def share_resources(cluster: Mapping[str, float], settings: Settings) -> PoolRes
     num_actors = settings.ingest_actors or max(1, gpus if use_gpu else cpus)
     if use_gpu:
         # more actors than GPUs share them: decoding then overlaps with another actor's networks
-        return PoolResources(num_actors=num_actors, num_cpus=1, num_gpus=min(1.0, gpus / num_actors))
-    return PoolResources(num_actors=num_actors, num_cpus=min(1.0, cpus / num_actors), num_gpus=0)
+        return PoolResources(num_actors=num_actors, num_cpus=1, num_gpus=_share(1, math.ceil(num_actors / gpus)))
+    return PoolResources(num_actors=num_actors, num_cpus=_share(cpus, num_actors), num_gpus=0)
+
+
+def _share(available: int, num_actors: int) -> float:
+    """What each of ``num_actors`` may reserve so that all of them run at once: at most 1, rounded down.
+
+    An actor's part of a GPU lies on one GPU, and Ray counts in ten-thousandths, rounding to the nearest: three times
+    2/3 is more than 2 to it, and the third actor would wait for ever.
+    """
+    return min(1.0, available * _RAY_UNITS // num_actors / _RAY_UNITS)
 
 
 def _connect(address: str) -> None:

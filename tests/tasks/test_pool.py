@@ -111,6 +111,9 @@ def test_a_ray_that_is_in_use_is_left_running(ray_cluster: None) -> None:
         ({"CPU": 8.0}, 2, (2, 1, 0)),
         ({"CPU": 8.0, "GPU": 2.0}, None, (2, 1, 1)),
         ({"CPU": 8.0, "GPU": 1.0}, 4, (4, 1, 0.25)),
+        ({"CPU": 8.0, "GPU": 2.0}, 3, (3, 1, 0.5)),  # two on one GPU, one on the other
+        ({"CPU": 8.0, "GPU": 1.0}, 6, (6, 1, 0.1666)),  # 0.1667 would be more than one GPU in all
+        ({"CPU": 2.0}, 3, (3, 0.6666, 0)),
     ],
 )
 def test_resources_are_shared_out(cluster: dict[str, float], actors: int | None, expected: tuple[float, ...]) -> None:
