@@ -45,6 +45,7 @@ RESULT_FILE = "result.json"
 FALLBACK_FRAME_RATE = 24.0
 """For the container only, where the footage does not tell its rate: frames are shown at their own times."""
 
+_HIGHEST_FRAME_RATE = 1000.0  # that VideoWriter takes; high-speed footage goes beyond, and keeps its times all the same
 _NUM_PICTURED = 6
 _PICTURE_HEIGHT = 200
 
@@ -158,7 +159,7 @@ def _write_clip(
         writer = None
         if item.kind != "image":
             fps = options.decode.fps or probe(item).frame_rate or FALLBACK_FRAME_RATE
-            writer = stack.enter_context(VideoWriter(folder / "overlay.mp4", fps=fps))
+            writer = stack.enter_context(VideoWriter(folder / "overlay.mp4", fps=min(fps, _HIGHEST_FRAME_RATE)))
         for index, frame in enumerate(iterate_frames(item, options.decode)):
             size = (int(frame.image.shape[0]), int(frame.image.shape[1]))
             mask = segments.mask(index, size)

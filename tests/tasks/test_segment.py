@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -117,6 +118,16 @@ def test_any_mix_of_inputs(tmp_path):
     assert sorted(path.name for path in still.iterdir()) == ["index.html", "masks", "overlay.png", "result.json"]
     assert overlap(read_mask(still / "masks/00000.png"), square_clip(1)[1][0]) > 0.9
     assert cv2.imread(str(still / "overlay.png")).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_high_speed_footage_keeps_its_times(tmp_path):
+    video, interval = tmp_path / "fox.mp4", Fraction(1, 5000)
+    with VideoWriter(video, fps=1000) as writer:
+        for index, frame in enumerate(square_clip(40)[0]):
+            writer.write(frame, float(index * interval))
+    run([video], tmp_path / "out")
+    with av.open(str(tmp_path / "out/fox/overlay.mp4")) as container:
+        assert [frame.time for frame in container.decode(video=0)] == [float(i * interval) for i in range(40)]
 
 
 def test_odd_sizes_become_even_and_masks_keep_theirs(tmp_path):
