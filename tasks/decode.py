@@ -163,7 +163,10 @@ def _read_annotation(uri: str | None, size: tuple[int, int], target: tuple[int, 
 
 def _read(uri: str) -> bytes:
     with open_footage(uri) as stream:
-        return stream.read()
+        try:
+            return stream.read()
+        except OSError as error:
+            raise FootageError("not_found", f"can not read {uri}: {error}") from error
 
 
 def _stem(uri: str) -> str:

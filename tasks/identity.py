@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from tasks.errors import FootageError
 from tasks.footage import FootageItem
 from tasks.footage_files import base_name, list_images, open_footage
 
@@ -25,7 +26,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fps: float | None = Field(default=None, gt=0, description="Frames per second kept; unset keeps every frame.")
+    fps: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Frames per second kept; unset keeps every frame."
+    )
     max_side: int | None = Field(default=None, ge=16, description="Longer side in pixels; unset keeps the size.")
     jpeg_quality: int = Field(default=95, ge=1, le=100, description="Of frames that are not JPEG files already.")
     gaps: tuple[int, ...] = Field(default=(1, -1, 2, -2), description="Frame gaps that optical flow is stored for.")
@@ -75,8 +78,16 @@ def video_id(item: FootageItem) -> str:
     """Identity of the footage: SHA-256 of a file, or ``hash_frames`` of a folder.
 
     A video's id is what ``sha256sum`` prints. Annotations are part of what is stored of a folder, so they
-    take part, named ``annotation/<file>``. Raises FootageError("not_found", ...) when the footage is gone.
+    take part, named ``annotation/<file>``. Raises FootageError("not_found", ...) when the footage is gone or
+    can not be read to its end.
     """
+    try:
+        return _content_hash(item)
+    except OSError as error:  # a disk or a server that fails under way
+        raise FootageError("not_found", f"can not read {item.uri}: {error}") from error
+
+
+def _content_hash(item: FootageItem) -> str:
     if item.kind != "frames":
         with open_footage(item.uri) as stream:
             return hash_file(stream)

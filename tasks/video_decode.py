@@ -101,7 +101,7 @@ def apply_display_matrix(image: NDArray[np.uint8], matrix: tuple[int, ...]) -> N
 @contextmanager
 def _open_video(uri: str) -> Iterator[tuple[Any, Any]]:
     """The container and its first real video stream (cover art is none)."""
-    with _seekable(open_footage(uri)) as file, _explained(uri):
+    with _explained(uri), _seekable(open_footage(uri)) as file:
         demuxer = sniff_container(file.read(HEAD_BYTES))
         check_complete(file, demuxer)
         file.seek(0)

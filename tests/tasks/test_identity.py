@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileOpener
+from PIL import Image
 from pydantic import ValidationError
 
+from tasks.decode import iterate_frames
 from tasks.errors import FootageError
-from tasks.footage import discover
+from tasks.footage import FootageItem, discover
 from tasks.identity import Recipe, hash_bytes, hash_file, hash_frames, recipe_difference, video_id
 from tests.shared import DAVIS, shared_or_skip
 from tests.video_files import write_video
@@ -75,6 +78,25 @@ def test_footage_that_is_gone_is_not_found(tmp_path: Path) -> None:
         video_id(item)
 
 
+def test_a_disk_that_fails_while_hashing_is_told_as_footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "clip.mp4")
+    Image.new("RGB", (4, 4)).save(tmp_path / "0.png")
+    items = [discover([str(source)]).items[0] for source in (path, tmp_path / "0.png")]
+    items.append(FootageItem(uri=str(tmp_path), clip="frames", kind="frames"))
+
+    def read(self: LocalFileOpener, size: int = -1) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(LocalFileOpener, "read", read, raising=False)
+    for item in items:
+        with pytest.raises(FootageError, match=r"not_found: can not read .*Input/output error"):
+            video_id(item)
+    with pytest.raises(FootageError, match=r"not_found: .*Input/output error"):
+        next(iterate_frames(items[1]))
+    with pytest.raises(FootageError, match=r"not_found: .*Input/output error"):
+        next(iterate_frames(items[0]))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -114,6 +136,7 @@ def test_equal_recipes_have_equal_hashes() -> None:
         {"gaps": ()},
         {"gaps": (1, 1)},
         {"fps": 0},
+        {"fps": float("inf")},
         {"max_side": 4},
         {"jpeg_quality": 101},
         {"fsp": 3},
