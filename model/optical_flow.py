@@ -66,9 +66,9 @@ def clip_flows(
 ) -> Iterator[dict[int, Float[Tensor, "2 H W"] | None]]:
     """Yield, for each frame of a clip, its optical flow to the frame of each gap; None outside the clip.
 
-    Runs ``max(gaps)`` frames behind ``frames``. Holds at most ``max(gaps) - min(gaps) + 1`` encoded frames,
-    however long the clip is. Raises InputError for unusable gaps at once, and for a frame of another size
-    when it arrives.
+    Runs ``max(0, *gaps)`` frames behind ``frames``. Holds at most ``max(0, *gaps) - min(0, *gaps) + 1`` encoded
+    frames, however long the clip is. Raises InputError for unusable gaps at once, and for a frame of another
+    size when it arrives.
     """
     _check_gaps(gaps)
     return _stream(estimator, frames, tuple(gaps))

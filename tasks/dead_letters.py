@@ -43,7 +43,7 @@ _MAX_DETAIL_CHARACTERS = 2000
 class Refusal:
     """One piece of footage that was refused now.
 
-    video_id: None when the bytes were never reached. stage: the step that refused: discover, hash or decode.
+    video_id: None when the bytes were never reached. stage: the step that refused: discover, hash or ingest.
     """
 
     source: str
