@@ -15,13 +15,14 @@ from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
-import fsspec
 from torch.hub import download_url_to_file
 from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
 
 from model.errors import WeightsError
 from model.weights import check_sha256
+from tasks.errors import StorageError
 from tasks.settings import Settings
+from tasks.storage import fsspec_view
 
 TORCHVISION_WEIGHTS = {"raft-large": Raft_Large_Weights, "raft-small": Raft_Small_Weights}
 
@@ -58,9 +59,9 @@ def fetch_torchvision_file(url: str, cache: Path) -> Path:
     path = cache / Path(urlsplit(url).path).name
     if path.is_file():
         return path
-    cache.mkdir(parents=True, exist_ok=True)
     hash_prefix = path.stem.rpartition("-")[2]
     try:
+        cache.mkdir(parents=True, exist_ok=True)
         # Writes beside the target, checks the hash and renames, so that a broken download leaves nothing.
         download_url_to_file(url, str(path), hash_prefix, progress=False)
     except (URLError, OSError, RuntimeError) as error:
@@ -79,15 +80,17 @@ def fetch_pinned_file(uri: str, sha256: str | None, cache: Path) -> Path:
     path = cache / f"{digest[:16]}-{Path(urlsplit(uri).path).name}"
     if path.is_file():
         return path  # the loader checks it against the whole hash
-    cache.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
-        with fsspec.open(uri, "rb") as source, partial_path.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        check_sha256(partial_path, digest)
-        partial_path.replace(path)
-    except (OSError, ValueError, ImportError) as error:
+        cache.mkdir(parents=True, exist_ok=True)
+        filesystem, remote_path = fsspec_view(uri)
+        try:
+            with filesystem.open(remote_path, "rb") as source, partial_path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            check_sha256(partial_path, digest)
+            partial_path.replace(path)
+        finally:
+            partial_path.unlink(missing_ok=True)
+    except (OSError, ValueError, StorageError) as error:
         raise WeightsError(f"can not fetch weights from {uri}: {type(error).__name__}: {error}") from error
-    finally:
-        partial_path.unlink(missing_ok=True)
     return path

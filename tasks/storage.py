@@ -158,14 +158,18 @@ class Location:
 def location(uri: str | Path) -> Location:
     """Make a Location of a path or URI; local ones become absolute.
 
-    Raises StorageError when the URI is empty or its scheme has no driver here.
+    Raises StorageError when the URI is empty, its scheme has no driver here, or ``~name`` is no user.
     """
     text = str(uri)
     if not text.strip():
         raise StorageError("the place is empty: expected a path or a URI such as s3://bucket/folder")
     if _scheme(text) == "file":
         path = url2pathname(urlsplit(text).path) if text.startswith("file:") else text
-        return Location(uri=str(Path(os.path.abspath(Path(path).expanduser()))))  # noqa: PTH100 - keeps symbolic links
+        try:
+            expanded = Path(path).expanduser()
+        except RuntimeError as error:
+            raise StorageError(f"{text}: no such user's home; expected a path, or ./{text} for a folder") from error
+        return Location(uri=str(Path(os.path.abspath(expanded))))  # noqa: PTH100 - keeps symbolic links
     place = Location(uri=text.rstrip("/"))
     _filesystem_and_path(place.uri)  # an unknown scheme is told here, not at first use
     return place

@@ -109,6 +109,17 @@ def test_fetched_bytes_with_another_hash_are_not_kept(small_weights: Path, tmp_p
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_cache_that_can_not_be_made_is_told(small_weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    uri = f"memory://{uuid4().hex}/small.pth"
+    with fsspec.open(uri, "wb") as target:
+        target.write(small_weights.read_bytes())
+    with pytest.raises(WeightsError, match=r"can not fetch weights from memory://.*(NotADirectory|FileExists)Error"):
+        find_weights("raft-small", uri, sha256_of(small_weights), tmp_path / "file")
+    with pytest.raises(WeightsError, match="can not download"):
+        fetch_torchvision_file("http://127.0.0.1:9/w-00000000.pth", tmp_path / "file/below")
+
+
 def test_an_unknown_kind_of_uri_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="can not fetch weights from nowhere://"):
         find_weights("raft-small", "nowhere://bucket/small.pth", "0" * 64, tmp_path)

@@ -107,7 +107,7 @@ def test_joining_can_not_leave_the_folder(tmp_path: Path, relative: str) -> None
         location(tmp_path) / relative
 
 
-@pytest.mark.parametrize("uri", ["nosuchscheme://bucket/key", "", "   "])
+@pytest.mark.parametrize("uri", ["nosuchscheme://bucket/key", "", "   ", "~no such user/data"])
 def test_bad_uris_are_refused(uri: str) -> None:
     with pytest.raises(StorageError, match="expected a path"):
         location(uri)
