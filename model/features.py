@@ -10,13 +10,12 @@ from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.errors import InputError
 from model.losses.motion_models import MotionModelName, fit_motion, motion_model
 from model.methods.gwm import IMAGENET_MEAN, IMAGENET_STD, resize_image
-from model.networks.dino_vit import DinoKeys
 from model.types import Segmentation
 
 FeatureName = Literal["decoder", "colour", "motion", "dino"]
@@ -81,9 +80,12 @@ def motion_features(
 
 
 class DinoFeatures:
-    """Keys of the last block of a DINO ViT, on images of the network's size (GWM's released merging: ViT-S/8)."""
+    """Keys of the last block of a DINO ViT, on images of the network's size (GWM's released merging: ViT-S/8).
 
-    def __init__(self, keys: DinoKeys, *, image_size: tuple[int, int] = (128, 224)) -> None:
+    keys: a ``model.networks.dino_vit.DinoKeys``; not named in the signature, since timm takes seconds to import.
+    """
+
+    def __init__(self, keys: nn.Module, *, image_size: tuple[int, int] = (128, 224)) -> None:
         self.keys = keys
         self.image_size = image_size
         self._mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
@@ -103,7 +105,7 @@ class DinoFeatures:
         return features
 
 
-def feature_source(name: str, dino: DinoKeys | None = None) -> FeatureSource:
+def feature_source(name: str, dino: nn.Module | None = None) -> FeatureSource:
     """Return the source called ``name``; ``dino`` needs the network with its weights.
 
     Raises InputError for an unknown name, and for dino without a network.

@@ -2,8 +2,7 @@
 
 Segments are numbered consistently over a clip, since one network made them, so the choice is made from sums over all
 frames. ``ClipEvidence`` gathers those sums, one frame batch at a time and in constant memory; the rules are pure
-functions of them. Choices made with annotations exist for comparison only: they are in the last section, their names
-say ``oracle``, and nothing but evaluation calls them.
+functions of them. Choices made with annotations exist for comparison only, in ``tasks/evaluate_sequence.py``.
 """
 
 from __future__ import annotations
@@ -32,18 +31,13 @@ class Grouping:
     """Which segments make up the foreground, and how that was decided.
 
     segments: indices of the foreground's segments, ascending.
-    rule: name of the rule; rules called oracle saw annotations.
+    rule: name of the rule.
     score: what the rule maximised; comparable within one clip only.
     """
 
     segments: tuple[int, ...]
     rule: str
     score: float
-
-    @property
-    def label_free(self) -> bool:
-        """Whether the choice was made without annotations."""
-        return "oracle" not in self.rule
 
 
 @lru_cache(maxsize=8)
@@ -158,20 +152,3 @@ def border_share(evidence: ClipEvidence) -> Float[Tensor, " g"]:
 
 
 _RULES: dict[str, Callable[[ClipEvidence], Tensor]] = {"motion": motion_scores, "border": border_scores}
-
-
-# Choices that see annotations: for comparison only
-
-
-def oracle_group_per_frame(
-    candidates: Bool[Tensor, "t g H W"], annotations: Bool[Tensor, "t H W"]
-) -> Bool[Tensor, "t H W"]:
-    """Pick, frame by frame, the candidate mask with the highest IoU with the annotation.
-
-    With the two merged groups as candidates this is how GWM's released evaluation chooses; with all groupings it is
-    the oracle of the paper's Table 2.
-    """
-    intersection = (candidates & annotations[:, None]).sum((2, 3))
-    union = (candidates | annotations[:, None]).sum((2, 3)).clamp_min(1)
-    best = (intersection / union).argmax(1)
-    return candidates[torch.arange(len(candidates)), best]

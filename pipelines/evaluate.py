@@ -15,6 +15,7 @@ from pipelines.runtime import load_settings
 from tasks.benchmarks import open_benchmark
 from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
+from tasks.features import MergingFeatures
 from tasks.registry import resolve_model
 from tasks.scores import FOREGROUND_CHOICES, HEADLINE_PROTOCOL, LABEL_FREE, EvaluationReport
 from tasks.settings import Settings
@@ -29,15 +30,20 @@ def evaluate_model(
     sequences: list[str] | None = None,
     json_file: str | None = None,
     report: str | None = None,
+    features: str = "decoder",
+    feature_weights: str | None = None,
+    feature_sha256: str | None = None,
 ) -> dict[str, Any]:
     """Score a model on annotated sequences. Labels are used to score, never to decide.
 
     model: reference. root: folder of the benchmark. sequences: all when None.
+    features: what segments are merged by for the ground-truth choice: decoder, colour, motion, or dino with weights.
     json_file, report: where scores and the page go; both are logged to the model's MLflow run in any case.
     Returns the tables and the headline: mean J with the foreground chosen without labels.
     """
     folder = find_model(model)
-    result = score_sequences(folder, model, benchmark, root, sequences, json_file, report)
+    merging = MergingFeatures(name=features, weights=feature_weights, sha256=feature_sha256)
+    result = score_sequences(folder, model, benchmark, root, sequences, json_file, report, merging)
     publish_scores(result)
     return result
 
@@ -57,6 +63,7 @@ def score_sequences(
     sequences: list[str] | None,
     json_file: str | None,
     report: str | None,
+    merging: MergingFeatures | None = None,
 ) -> dict[str, Any]:
     """Score every sequence on Ray, write what was asked for, and log to MLflow."""
     settings = load_settings()
@@ -64,7 +71,7 @@ def score_sequences(
     require_writable(json_file, report)
     with Progress(f"evaluate on {benchmark}", key="evaluate") as progress:
         evaluation = evaluate(
-            EvaluationJob(model_uri=folder, device=own_device(settings)),
+            EvaluationJob(model_uri=folder, device=own_device(settings), merging=merging or MergingFeatures()),
             opened,
             settings=settings,
             parallel=_parallel(settings, len(opened.sequences)),

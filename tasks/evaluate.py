@@ -17,6 +17,7 @@ from tasks.benchmarks import Benchmark, BenchmarkSequence
 from tasks.cluster import ray_session, resources
 from tasks.errors import GwmError
 from tasks.evaluate_sequence import PictureRow, SequenceResult, evaluate_sequence
+from tasks.features import MergingFeatures, build_features
 from tasks.model_package import load_model, read_description
 from tasks.optical_flow import build_estimator
 from tasks.pool import PoolResult, run_pool
@@ -33,13 +34,15 @@ class EvaluationJob:
     """What every worker of an evaluation needs; plain values, so that it travels.
 
     model_uri: folder of a saved model. optical_flow: name of the estimator for the label-free choice; None chooses
-    by the image border alone. num_pictured: frames per sequence that are drawn for the report.
+    by the image border alone. merging: what segments are merged by for the ground-truth choice. num_pictured: frames
+    per sequence that are drawn for the report.
     """
 
     model_uri: str
     optical_flow: str | None = "dis"
     flow_weights: str | None = None
     flow_weights_sha256: str | None = None
+    merging: MergingFeatures = field(default_factory=MergingFeatures)
     clip: ClipOptions = field(default_factory=ClipOptions)
     device: str = "cpu"
     num_pictured: int = 4
@@ -81,7 +84,8 @@ class SequenceWorker:
         estimator = None
         if job.optical_flow is not None:
             estimator = build_estimator(job.optical_flow, job.flow_weights, job.flow_weights_sha256, device=job.device)
-        self._segmenter = ClipSegmenter(model.method, estimator, job.clip, device=job.device)
+        source = build_features(job.merging, device=job.device)
+        self._segmenter = ClipSegmenter(model.method, estimator, job.clip, features=source, device=job.device)
         self._num_pictured = job.num_pictured
 
     def run(self, sequence: BenchmarkSequence) -> SequenceResult:
@@ -129,6 +133,7 @@ def evaluate(
         model=model,
         sequences=tuple(result.scores for result in results),
         optical_flow=job.optical_flow,
+        features=job.merging.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
     )

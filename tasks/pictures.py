@@ -147,15 +147,6 @@ def segment_colours(num_segments: int) -> tuple[Colour, ...]:
     return tuple((round(red * 255), round(green * 255), round(blue * 255)) for red, green, blue in colours)
 
 
-def heat_picture(values: NDArray[np.floating[Any]]) -> Picture:
-    """Colour a map [H, W] in 0..1 from dark to bright, for saliency and soft masks."""
-    if values.ndim != 2:
-        raise InputError(f"heat_picture(values={values.shape}): expected [H, W] in 0..1")
-    levels = np.clip(np.rint(np.nan_to_num(values) * 255), 0, 255).astype(np.uint8)
-    picture: Picture = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    return picture
-
-
 def mask_picture(mask: NDArray[Any]) -> Picture:
     """Show a mask [H, W] in white on black."""
     levels = np.where(mask != 0, np.uint8(255), np.uint8(0))

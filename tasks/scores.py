@@ -161,6 +161,7 @@ class EvaluationReport:
     created: str
     seconds: float
     checkpoint: str = CHECKPOINT_CHOICE
+    features: str = "decoder"
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -214,6 +215,7 @@ class EvaluationReport:
             "seconds": round(self.seconds, 2),
             "model": asdict(self.model),
             "optical_flow": self.optical_flow,
+            "merged_by_features": self.features,
             "checkpoint": self.checkpoint,
             "foreground_choices": [asdict(FOREGROUND_CHOICES[name]) for name in self.choices],
             "protocols": {name: protocol.description for name, protocol in PROTOCOLS.items()},

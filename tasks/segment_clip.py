@@ -15,7 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.features import FeatureSource
 from model.foreground import ClipEvidence, ForegroundRule, Grouping, choose_grouping, group_mask
 from model.methods.base import Method
 from model.optical_flow import OpticalFlowEstimator, clip_flows
@@ -151,11 +152,17 @@ class ClipSegmenter:
         estimator: OpticalFlowEstimator | None,
         options: ClipOptions | None = None,
         *,
+        features: FeatureSource | None = None,
         device: str = "cpu",
     ) -> None:
-        """``estimator`` None leaves motion out: the foreground is then chosen by the border rule."""
+        """Hold the parts.
+
+        estimator: None leaves motion out: the foreground is then chosen by the border rule.
+        features: what segments are merged by; None leaves the network's own features in its segmentation.
+        """
         self.method = method
         self.estimator = estimator
+        self.features = features
         self.options = options or ClipOptions()
         self.device = torch.device(device)
         if isinstance(method, torch.nn.Module):
@@ -177,7 +184,7 @@ class ClipSegmenter:
         spool, evidence = ProbabilitySpool(), ClipEvidence(self.method.num_segments)
         try:
             for images, flows in _batches(self._with_flows(frames), self.options.batch_size):
-                segmentation = self._segment(images)
+                segmentation = self._segment(images, flows)
                 if on_batch:
                     on_batch(spool.num_frames, segmentation)
                 spool.append(segmentation.probabilities)
@@ -226,9 +233,13 @@ class ClipSegmenter:
         return torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)
 
     @torch.no_grad()
-    def _segment(self, frames: Sequence[Picture]) -> Segmentation:
-        images = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
-        return self.method.segment(images.to(self.device).float())
+    def _segment(self, frames: Sequence[Picture], flows: Sequence[dict[int, Tensor | None]]) -> Segmentation:
+        images = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).to(self.device).float()
+        segmentation = self.method.segment(images)
+        if self.features is None:
+            return segmentation
+        features = self.features(images, segmentation, _one_flow_each(flows, self.device))
+        return replace(segmentation, features=features)
 
     @torch.no_grad()
     def _gather(self, evidence: ClipEvidence, probabilities: Tensor, flows: Sequence[dict[int, Tensor | None]]) -> None:
@@ -254,6 +265,13 @@ def _saliency_by_frame(flows: Sequence[dict[int, Tensor | None]], size: tuple[in
     for (index, _), saliency in zip(known, motion_saliency(reduced), strict=True):
         by_frame.setdefault(index, []).append(saliency)
     return {index: torch.stack(maps).mean(0) for index, maps in by_frame.items()}
+
+
+def _one_flow_each(flows: Sequence[dict[int, Tensor | None]], device: torch.device) -> Tensor | None:
+    """Return the first known flow of every frame, [t, 2, H, W]; None when a frame has none."""
+    known = [next((flow for flow in frame.values() if flow is not None), None) for frame in flows]
+    there = [flow for flow in known if flow is not None]
+    return torch.stack(there).to(device) if len(there) == len(flows) else None
 
 
 def _batches(

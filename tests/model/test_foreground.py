@@ -12,8 +12,6 @@ from model.foreground import (
     all_groupings,
     choose_grouping,
     group_mask,
-    grouping_masks,
-    oracle_group_per_frame,
 )
 from model.saliency import global_motion, motion_saliency
 
@@ -67,7 +65,6 @@ def test_motion_rule_joins_the_segments_of_the_object() -> None:
         evidence.update(probabilities[frame : frame + 1], motion_saliency(flow[frame : frame + 1]))
     grouping = choose_grouping(evidence, "motion")
     assert grouping.segments == (1, 2)
-    assert grouping.label_free
     assert ((group_mask(probabilities, grouping.segments) > 0.5) == object_mask()).all()
 
 
@@ -93,13 +90,6 @@ def test_a_grouping_without_a_pixel_is_never_the_foreground() -> None:
     evidence = ClipEvidence(3)
     evidence.update(probabilities, None)
     assert choose_grouping(evidence, "border").segments != (0,)
-
-
-def test_oracle_picks_the_better_mask_of_each_frame() -> None:
-    probabilities, _ = scene(2)
-    annotations = torch.stack([object_mask(), ~object_mask()])
-    chosen = oracle_group_per_frame(grouping_masks(probabilities), annotations)
-    assert (chosen == annotations).all()
 
 
 def test_groupings_leave_out_nothing_and_everything() -> None:

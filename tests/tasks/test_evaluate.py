@@ -17,15 +17,12 @@ from torch import Tensor
 
 from model.dis import DisEstimator
 from model.foreground import all_groupings
-from model.methods import build_method
 from model.metrics import PROTOCOLS
 from model.types import Segmentation
 from tasks.benchmarks import Benchmark, BenchmarkSequence, open_benchmark
-from tasks.config import resolve_experiment
 from tasks.errors import FootageError, GwmError, ModelNotFoundError
 from tasks.evaluate import EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.evaluate_sequence import choose_groupings, evaluate_sequence, worst_frames
-from tasks.model_package import Provenance, save_model
 from tasks.published import PUBLISHED, published_columns
 from tasks.scores import (
     FOREGROUND_CHOICES,
@@ -37,10 +34,10 @@ from tasks.scores import (
 )
 from tasks.segment_clip import ClipSegmenter
 from tasks.settings import Settings
-from tasks.storage import location
 from tasks.tracking import find_or_create_run, mlflow_client
 from tests.shared import DAVIS, GOLDEN, shared_or_skip
 from tests.tasks.moving_square import ColourMethod, square_clip, write_davis
+from tests.tasks.tiny_models import saved_model
 
 
 @pytest.fixture(autouse=True)
@@ -67,15 +64,6 @@ def benchmark_of_two(tmp_path: Path) -> Benchmark:
 @pytest.fixture
 def model_uri(tmp_path: Path) -> str:
     return saved_model(tmp_path / "model")
-
-
-def saved_model(folder: Path, run_id: str | None = None) -> str:
-    """A tiny untrained network: its scores mean nothing, but they are the same every time."""
-    method = {"base_channels": 2, "image_size": [32, 48], "flow_size": [32, 48]}
-    experiment = resolve_experiment({"name": "tiny", "method": method})
-    provenance = Provenance(step=30, mlflow_run_id=run_id)
-    save_model(location(folder), build_method(experiment.method).eval(), experiment=experiment, provenance=provenance)
-    return str(folder)
 
 
 def test_known_object_scores_near_one_without_labels(dog):

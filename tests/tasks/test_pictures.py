@@ -14,7 +14,6 @@ from tasks.pictures import (
     contact_sheet,
     contact_strip,
     flow_picture,
-    heat_picture,
     mask_picture,
     overlay,
     resized,
@@ -141,13 +140,8 @@ def test_segment_colours_are_distinct_for_any_count():
         assert len(set(segment_colours(count))) == count
 
 
-def test_heat_and_mask_pictures():
-    heat = heat_picture(np.array([[0.0, 1.0, np.nan]])).astype(int)
-    assert heat[0, 0].sum() < 30
-    assert heat[0, 1].sum() > 500
+def test_mask_pictures_are_black_and_white():
     assert mask_picture(np.array([[0, 7]]))[0].tolist() == [[0, 0, 0], [255, 255, 255]]
-    with pytest.raises(InputError):
-        heat_picture(np.zeros((2, 2, 2)))
 
 
 def test_strips_and_sheets_keep_proportions(frame):
