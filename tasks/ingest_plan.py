@@ -140,7 +140,7 @@ class _Planner:
             letter.video_id: letter for letter in reversed(rejected) if letter.recipe_hash in (None, self._recipe_hash)
         }
         self._planned: dict[str, str] = {}
-        self._clips = {video.clip: video.video_id for video in present}
+        self._clips = {video.clip.casefold(): video.video_id for video in present}
 
     def plan(self, wanted: WantedVideo) -> PlannedVideo:
         decision = self._decide(wanted)
@@ -186,10 +186,10 @@ class _Planner:
         return _Decision("ingest", "bytes_changed", "bytes changed", replaces)
 
     def _clip_of(self, wanted: WantedVideo, decision: _Decision) -> str:
-        """The clip's name, with a piece of its identity when another stored or planned clip has that name."""
+        """The clip's name, with a piece of its identity when another stored or planned clip has it in any case."""
         clip = wanted.item.clip
         free = {wanted.video_id, *(video.video_id for video in decision.replaces)}
-        if self._clips.get(clip, wanted.video_id) not in free:
+        if self._clips.get(clip.casefold(), wanted.video_id) not in free:
             clip = f"{clip}-{wanted.video_id[:8]}"
-        self._clips[clip] = wanted.video_id
+        self._clips[clip.casefold()] = wanted.video_id
         return clip
