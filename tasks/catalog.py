@@ -101,7 +101,7 @@ def publish(uri: str, added: Sequence[WrittenShard], *, replaced: Sequence[Store
     def commit() -> int:
         if not table_exists(frames_uri):
             return _create(frames_uri, added)
-        return _append(open_table(frames_uri), uri, added, {video.video_id for video in replaced})
+        return _append(open_table(frames_uri), uri, added, replaced)
 
     return retry_commit(commit, frames_uri)
 
@@ -115,16 +115,23 @@ class CommitPlan:
     kept: tuple[StoredVideo, ...]
 
 
-def plan_commit(added: Sequence[WrittenShard], replaced_ids: set[str], present: Sequence[StoredVideo]) -> CommitPlan:
-    """Decide which of the added shards are news, and which present videos they replace."""
+def plan_commit(
+    added: Sequence[WrittenShard], replaced: Sequence[StoredVideo], present: Sequence[StoredVideo]
+) -> CommitPlan:
+    """Decide which of the added shards are news, and which present videos they replace.
+
+    What another writer made of a replaced video meanwhile, under another recipe, is not ours to remove.
+    """
     present_keys = {(video.video_id, video.recipe_hash) for video in present}
     news = tuple(shard for shard in added if (shard.video_id, shard.recipe.hash()) not in present_keys)
     wanted = {(shard.video_id, shard.recipe.hash()) for shard in added}
     wanted_ids = {video_id for video_id, _ in wanted}
+    replaced_keys = {(video.video_id, video.recipe_hash) for video in replaced}
     removed = tuple(
         video
         for video in present
-        if (video.video_id, video.recipe_hash) not in wanted and video.video_id in wanted_ids | replaced_ids
+        if (key := (video.video_id, video.recipe_hash)) not in wanted
+        and (video.video_id in wanted_ids or key in replaced_keys)
     )
     return CommitPlan(added=news, removed=removed, kept=tuple(v for v in present if v not in removed))
 
@@ -142,8 +149,8 @@ def _create(frames_uri: str, added: Sequence[WrittenShard]) -> int:
     return 0
 
 
-def _append(table: DeltaTable, uri: str, added: Sequence[WrittenShard], replaced_ids: set[str]) -> int:
-    plan = plan_commit(added, replaced_ids, _videos(table, uri))
+def _append(table: DeltaTable, uri: str, added: Sequence[WrittenShard], replaced: Sequence[StoredVideo]) -> int:
+    plan = plan_commit(added, replaced, _videos(table, uri))
     if not plan.added and not plan.removed:
         return table.version()
     _add_missing_columns(table, plan)

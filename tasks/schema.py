@@ -37,9 +37,6 @@ FRAME_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 )
 """Columns of every dataset; the columns of its gaps follow."""
 
-COMMON_COLUMNS = ("video_id", "recipe_hash", "recipe", "clip", "source")
-"""Columns that are equal in all rows of a video: what the Delta log knows about it."""
-
 _FLOW_PREFIX = "flow_"
 
 

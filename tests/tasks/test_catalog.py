@@ -113,6 +113,16 @@ def test_changed_bytes_replace_the_old_video(tmp_path: Path) -> None:
     assert not [video for video in present_videos(str(tmp_path)) if video.video_id == "old"]
 
 
+def test_what_another_writer_rebuilt_meanwhile_is_not_removed(tmp_path: Path) -> None:
+    publish(str(tmp_path), [_shard("old")])
+    planned_away = present_videos(str(tmp_path))
+    rebuilt = Recipe(schema_version=SCHEMA_VERSION, fps=12)
+    publish(str(tmp_path), [_shard("old", recipe=rebuilt)])
+    publish(str(tmp_path), [_shard("new")], replaced=planned_away)
+    held = [(video.video_id, video.recipe) for video in present_videos(str(tmp_path))]
+    assert held == [("new", RECIPE), ("old", rebuilt)]
+
+
 def test_publishing_again_changes_nothing(tmp_path: Path) -> None:
     first = publish(str(tmp_path), [_shard("a")])
     again = publish(str(tmp_path), [replace(_shard("a"), path="the_same_from_another_writer.parquet")])
@@ -140,7 +150,7 @@ def test_concurrent_writers_lose_nothing_and_add_nothing_twice(tmp_path: Path) -
 
 
 def test_what_a_commit_does_is_decided_without_a_table() -> None:
-    plan = plan_commit([_shard("a")], set(), [])
+    plan = plan_commit([_shard("a")], [], [])
     assert (len(plan.added), plan.removed, plan.kept) == (1, (), ())
 
 
