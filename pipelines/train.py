@@ -28,15 +28,17 @@ def train_gwm(
     overrides: list[str] | None = None,
     register_as: str | None = None,
     training_id: str | None = None,
+    initial_model: str | None = None,
 ) -> dict[str, Any]:
     """Train a preset on a version of a dataset, and register the model when a name is given.
 
     dataset: URI. version: the newest when None. overrides: such as ``optimisation.num_steps=500``.
     training_id: continues what was begun under it; by default the same parameters continue the same training.
+    initial_model: reference of the model whose weights to start from; from scratch when None.
     Returns ids, references and the last values of the curves.
     """
     pinned = pin_version(dataset, version)
-    result = run_training(experiment, overrides or [], dataset, pinned, None, register_as, training_id)
+    result = run_training(experiment, overrides or [], dataset, pinned, initial_model, register_as, training_id)
     publish_training(result)
     return result
 

@@ -26,6 +26,9 @@ def train(
     version: Annotated[int | None, typer.Option(min=0, help="Dataset version; unset takes the latest.")] = None,
     override: Overrides = None,
     register: Annotated[str | None, typer.Option(help="Register the model in MLflow under this name.")] = None,
+    initial_model: Annotated[
+        str | None, typer.Option(help="Start from the weights of this model, not from scratch.")
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(help="Training id of a run that was cut short; it goes on from its checkpoint.")
     ] = None,
@@ -40,6 +43,7 @@ def train(
         overrides=override or [],
         register_as=register,
         training_id=resume,
+        initial_model=initial_model,
     )
     print_table([{"what": key, "value": value} for key, value in result.items()], title="training")
 
