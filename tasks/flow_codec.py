@@ -59,7 +59,8 @@ def encode_flow(flow: npt.NDArray[np.float32]) -> bytes:
     Components beyond MAX_FLOW_PX are clamped. Raises InputError for another shape or type, and for NaN.
     """
     _require_flow(flow)
-    steps = flow * np.float32(STEPS_PER_PIXEL)  # exact: a power of two
+    with np.errstate(over="ignore"):  # beyond float32 is beyond MAX_FLOW_PX too, and clamped below
+        steps = flow * np.float32(STEPS_PER_PIXEL)  # exact otherwise: a power of two
     largest = max(float(steps.max()), -float(steps.min()))
     if math.isnan(largest):
         raise InputError("encode_flow(flow): contains NaN; expected displacements in pixels")

@@ -5,7 +5,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -53,6 +53,7 @@ def test_any_flow_comes_back_within_half_a_step(flow: Flow) -> None:
 
 
 @given(hnp.arrays(np.float32, SIZES, elements=st.floats(allow_nan=False, allow_infinity=True, width=32)))
+@example(np.full((2, 1, 1), 5.3e36, np.float32))  # times 64 it is beyond float32
 @settings(max_examples=60, deadline=None)
 def test_extreme_flow_is_clamped_and_counted(flow: Flow) -> None:
     _check_round_trip(flow)

@@ -52,7 +52,8 @@ def test_a_killed_ingest_leaves_no_half_and_continues(ray_cluster: None, tmp_pat
 
     visible = {shard.path for video in present_videos(str(dataset)) for shard in video.shards}
     left_over = shard_files(dataset) - visible
-    assert (len(visible), len(left_over)) == (2, 1)
+    assert len(visible) == 2
+    assert left_over  # the third, and whatever its actor had finished after it
 
     plan = prepare_ingest([str(footage)], str(dataset), RECIPE)
     assert [video.reason for video in plan.videos] == ["unchanged", "unchanged", "new", "new", "new"]
@@ -61,5 +62,5 @@ def test_a_killed_ingest_leaves_no_half_and_continues(ray_cluster: None, tmp_pat
     assert (summary.num_ingested, summary.num_skipped) == (3, 2)
     videos = present_videos(str(dataset))
     assert [(video.clip, video.num_frames) for video in videos] == [(f"clip{index}", 3) for index in range(5)]
-    assert left_over < shard_files(dataset)  # the left over shard was written again under its own name
+    assert left_over < shard_files(dataset)  # left over shards were written again under their own names
     assert len(shard_files(dataset)) == 5

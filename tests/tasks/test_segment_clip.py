@@ -35,7 +35,6 @@ def test_what_moves_is_the_foreground():
     with segmenter().segment_clip(frames) as segments:
         assert segments.grouping.segments == (1,)
         assert segments.grouping.rule == "motion"
-        assert segments.grouping.label_free
         assert segments.num_frames == 12
         assert min(overlap(segments.mask(i, (HEIGHT, WIDTH)), mask) for i, mask in enumerate(masks)) > 0.9
 
