@@ -85,7 +85,7 @@ def train_step(
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     on_device = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-        terms = cast(LossTerms, network(on_device))
+        terms = cast(LossTerms, network(on_device, step / config.num_steps))
     terms.total.backward()
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, config.gradient_clip_norm)

@@ -19,7 +19,7 @@ from model.types import FramePair, LossTerms, Segmentation
 class Method(Protocol):
     """A label-free segmentation method; implementations are ``torch.nn.Module``s.
 
-    ``forward(batch)`` must return ``training_loss(batch)``, so that DistributedDataParallel can wrap the method.
+    ``forward`` must do what ``training_loss`` does, so that DistributedDataParallel can wrap the method.
     """
 
     num_segments: int
@@ -32,8 +32,11 @@ class Method(Protocol):
         """
         ...
 
-    def training_loss(self, batch: Mapping[str, Tensor]) -> LossTerms:
-        """Return the loss of a stacked batch of prepared samples."""
+    def training_loss(self, batch: Mapping[str, Tensor], progress: float = 1.0) -> LossTerms:
+        """Return the loss of a stacked batch of prepared samples.
+
+        progress: share of the training's steps that are done, for methods that train in phases; 1 is the last phase.
+        """
         ...
 
     def segment(self, images: Float[Tensor, "b 3 H W"]) -> Segmentation:

@@ -45,8 +45,11 @@ class GwmConfig:
     """Width of the U-Net at full resolution."""
     bilinear: bool = False
     """Bilinear instead of transposed upsampling in the U-Net."""
-    objective: Literal["mixture", "blended"] = "mixture"
-    """mixture: the paper's Eq. 3; blended: what the authors' code trains."""
+    objective: Literal["mixture", "blended", "blended_then_mixture"] = "mixture"
+    """mixture: the paper's Eq. 3; blended: what the authors' code trains; blended_then_mixture: ours, the first until
+    ``mixture_share`` is left, since blended fits better but spreads an object over segments, and mixture gathers it."""
+    mixture_share: float = 0.1
+    """Last share of the steps that blended_then_mixture trains the mixture (see the experiment log)."""
     motion_model: MotionModelName = "quadratic"
     image_size: tuple[int, int] = (128, 224)
     """Rows and columns that the network sees (section 4.1)."""
@@ -75,6 +78,8 @@ class GwmConfig:
             )
         if min(self.flow_size) < 8:
             raise InputError(f"flow_size={self.flow_size}: expected at least 8 rows and columns")
+        if not 0 < self.mixture_share < 1:
+            raise InputError(f"mixture_share={self.mixture_share}: expected a share of the steps between 0 and 1")
         for limit in ("flow_clip_px", "flow_scaling_floor_px"):
             if getattr(self, limit) <= 0:
                 raise InputError(f"{limit}={getattr(self, limit)}: expected a positive number of pixels")
@@ -99,7 +104,8 @@ class Gwm(nn.Module):
     def prepare(self, pair: FramePair) -> dict[str, Tensor]:
         """Resize image and flow; for the mixture objective also fold the flow onto the network's grid.
 
-        Returns ``image`` uint8 [3, h, w] and either ``flow`` [2, Hf, Wf] or ``products`` [2, p, h, w] with ``energy``.
+        Returns ``image`` uint8 [3, h, w] and either ``flow`` [2, Hf, Wf] or ``products`` [2, p, h, w] with ``energy``;
+        with both objectives ``flow`` only, which is then folded in the step.
         The image is rounded to whole levels, at most half a level from the released code's.
         """
         config = self.config
@@ -108,29 +114,24 @@ class Gwm(nn.Module):
         flow = flow.nan_to_num(0.0).clamp(-config.flow_clip_px, config.flow_clip_px)
         if config.flow_scaling == "residual":
             flow = flow / unexplained_motion(flow[None], config.motion_model).clamp_min(config.flow_scaling_floor_px)
-        if config.objective == "blended":
+        if config.objective != "mixture":
             return {"image": image, "flow": flow}
         folded = fold_flow(flow[None], config.image_size, config.motion_model)
         return {"image": image, "products": folded.products[0], "energy": folded.energy[0]}
 
-    def training_loss(self, batch: Mapping[str, Tensor]) -> LossTerms:
+    def training_loss(self, batch: Mapping[str, Tensor], progress: float = 1.0) -> LossTerms:
         """Return the weighted flow reconstruction loss; ``parts`` holds it unweighted, in px^2."""
         logits, _ = self.network(self._normalise(batch["image"].float()))
         with torch.autocast(logits.device.type, enabled=False):  # bf16 moments cost 8 to 200 % of the gradient
-            logits = logits.float()
-            if self.config.objective == "blended":
-                loss = blended_loss(logits, batch["flow"], self.config.motion_model)
-            else:
-                folded = FoldedFlow(products=batch["products"], energy=batch["energy"], flow_size=self.config.flow_size)
-                loss = mixture_loss(logits.softmax(1), folded, self.config.motion_model)
+            loss = self._flow_reconstruction(logits.float(), batch, progress)
             return LossTerms(
                 total=(self.config.loss_weight * loss).float(),
                 parts={"flow_reconstruction": loss.detach().float()},
             )
 
-    def forward(self, batch: Mapping[str, Tensor]) -> LossTerms:
-        """Return ``training_loss(batch)``, so that a distributed wrapper sees the forward pass."""
-        return self.training_loss(batch)
+    def forward(self, batch: Mapping[str, Tensor], progress: float = 1.0) -> LossTerms:
+        """Return ``training_loss``, so that a distributed wrapper sees the forward pass."""
+        return self.training_loss(batch, progress)
 
     @torch.no_grad()
     def segment(self, images: Num[Tensor, "b 3 H W"]) -> Segmentation:
@@ -138,6 +139,19 @@ class Gwm(nn.Module):
         resized = resize_image(images.float(), self.config.image_size)
         logits, features = self.network(self._normalise(resized))
         return Segmentation(probabilities=logits.float().softmax(1), features=features.float())
+
+    def _flow_reconstruction(
+        self, logits: Float[Tensor, "b k h w"], batch: Mapping[str, Tensor], progress: float
+    ) -> Float[Tensor, ""]:
+        config = self.config
+        in_last_phase = progress >= 1 - config.mixture_share
+        if config.objective == "blended" or (config.objective == "blended_then_mixture" and not in_last_phase):
+            return blended_loss(logits, batch["flow"], config.motion_model)
+        if "products" in batch:
+            folded = FoldedFlow(products=batch["products"], energy=batch["energy"], flow_size=config.flow_size)
+        else:
+            folded = fold_flow(batch["flow"], config.image_size, config.motion_model)
+        return mixture_loss(logits.softmax(1), folded, config.motion_model)
 
     def _normalise(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return (images - self.mean) / self.std

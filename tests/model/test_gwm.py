@@ -113,6 +113,23 @@ def test_residual_scaling_makes_fast_and_slow_motion_count_alike() -> None:
     assert unexplained_motion(method.prepare(noise)["flow"][None]).item() < 0.2  # not blown up to a signal
 
 
+def test_the_last_phase_trains_the_mixture_and_what_is_before_the_blend() -> None:
+    phased = Gwm(GwmConfig(objective="blended_then_mixture", mixture_share=0.25, **SMALL)).eval()
+    phased.network.head.weight.data.mul_(30)  # soft but decided masks, for which the objectives differ
+    sample = pair()
+    batch = {name: value[None] for name, value in phased.prepare(sample).items()}
+    expected = {}
+    for objective in ("blended", "mixture"):
+        single = Gwm(GwmConfig(objective=objective, **SMALL)).eval()
+        single.load_state_dict(phased.state_dict())
+        prepared = {name: value[None] for name, value in single.prepare(sample).items()}
+        expected[objective] = single.training_loss(prepared).total.item()
+    assert expected["blended"] != pytest.approx(expected["mixture"], rel=1e-3)
+    assert phased.training_loss(batch, 0.74).total.item() == pytest.approx(expected["blended"])
+    assert phased(batch, 0.75).total.item() == pytest.approx(expected["mixture"], rel=1e-5)
+    assert phased.training_loss(batch).total.item() == pytest.approx(expected["mixture"], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -122,6 +139,7 @@ def test_residual_scaling_makes_fast_and_slow_motion_count_alike() -> None:
         {"flow_size": (4, 854)},
         {"flow_clip_px": 0.0},
         {"flow_scaling_floor_px": -1.0},
+        {"mixture_share": 1.0},
     ],
 )
 def test_unusable_configurations_are_refused(wrong: dict[str, object]) -> None:

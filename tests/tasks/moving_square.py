@@ -54,7 +54,7 @@ class ColourMethod:
     def prepare(self, pair: FramePair) -> dict[str, Tensor]:
         raise AssertionError("this method is not trained")
 
-    def training_loss(self, batch: Mapping[str, Tensor]) -> LossTerms:
+    def training_loss(self, batch: Mapping[str, Tensor], progress: float = 1.0) -> LossTerms:
         raise AssertionError("this method is not trained")
 
     def segment(self, images: Tensor) -> Segmentation:

@@ -33,7 +33,7 @@ class Regression(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("calls", torch.zeros(1))
 
-    def forward(self, batch: Mapping[str, Tensor]) -> LossTerms:
+    def forward(self, batch: Mapping[str, Tensor], progress: float = 1.0) -> LossTerms:
         self.calls += 1
         error = self.linear(self.dropout(batch["x"]))[:, 0] - batch["y"]
         return LossTerms(total=(error**2).mean(), parts={"bias": self.linear.bias.detach().mean()})
