@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -142,7 +143,9 @@ def train_shares(rank: int, world_size: int, folder: str) -> None:
         },
         f"{folder}/rank-{rank}.pt",
     )
-    dist.destroy_process_group()
+    dist.barrier()
+    # Leave without C++ teardown: gloo's threads outlive the group now and then, and their destructor aborts.
+    os._exit(0)
 
 
 def test_two_gloo_workers_make_the_updates_of_one(tmp_path: Path) -> None:
