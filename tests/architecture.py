@@ -26,7 +26,7 @@ PIPELINES_MAY_IMPORT_OF_MODEL = {"model.errors"}
 
 MACHINE_PATH = re.compile(r"(?<![\w.:/}\-])/(?:home|root|Users|work|mnt|tmp(?!/ray/))/\w|[A-Z]:\\Users")
 REGISTRY_HOST = re.compile(
-    r"pypi\.org|pythonhosted\.org|anaconda\.org|npmjs\.org|--(?:extra-)?index-url[ =]\S*://",
+    r"\b(?:pypi|pythonhosted|anaconda|npmjs)\.\w{2,}|--(?:extra-)?index-url[ =]\S*://",  # any domain of theirs
 )
 
 
