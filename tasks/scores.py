@@ -47,7 +47,7 @@ FOREGROUND_CHOICES: dict[str, ForegroundChoice] = {
         ForegroundChoice(
             name=GROUND_TRUTH_PER_FRAME,
             title="ground truth per frame",
-            description="segments merged to two groups by the network's own features, then the group that fits the "
+            description="segments merged to two groups by the features this report names, then the group that fits the "
             "annotation better, frame by frame: as the authors' code of GWM reports, which merges by DINO keys",
             uses_annotations=True,
         ),
@@ -152,7 +152,10 @@ class EvaluatedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """Everything that one evaluation found, in numbers."""
+    """Everything that one evaluation found, in numbers.
+
+    features: what segments were merged by for the ground-truth choice (model/features.py).
+    """
 
     benchmark: str
     model: EvaluatedModel
