@@ -8,11 +8,11 @@ from typing import Any
 
 from prefect import flow, task
 
-from pipelines.devices import own_device
 from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
 from tasks.benchmarks import open_benchmark
+from tasks.devices import own_device
 from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.features import MergingFeatures

@@ -59,9 +59,10 @@ def up(
 
 
 def watched_places(settings: Settings) -> dict[str, str]:
-    """Return what prefect.yaml asks of the environment: where schedules look for footage, and their dataset.
+    """Return what prefect.yaml asks of the environment: where schedules look for footage, their dataset and preset.
 
-    Unset, they are folders under home; the first one is made, to drop footage into.
+    Unset, the places are folders under home; the first one is made, to drop footage into. The preset is the one whose
+    size fits the machine.
     """
     footage = settings.home_path / "footage"
     if "GWM_FOOTAGE" not in os.environ:
@@ -69,7 +70,15 @@ def watched_places(settings: Settings) -> dict[str, str]:
     return {
         "GWM_FOOTAGE": os.environ.get("GWM_FOOTAGE", str(footage)),
         "GWM_DATASET": os.environ.get("GWM_DATASET", str(settings.home_path / "dataset")),
+        "GWM_EXPERIMENT": os.environ.get("GWM_EXPERIMENT", _preset_for(settings)),
     }
+
+
+def _preset_for(settings: Settings) -> str:
+    """The paper's U-Net takes days on a CPU; the small one under an hour."""
+    from tasks.devices import own_device  # torch takes seconds to import
+
+    return "gwm_unet" if own_device(settings) == "cuda" else "gwm_unet_davis16"
 
 
 def down(settings: Settings) -> list[str]:

@@ -12,7 +12,6 @@ from typing import Any
 from prefect import flow, task
 from prefect.runtime import flow_run
 
-from pipelines.devices import own_device
 from pipelines.evaluate import find_model, score_sequences
 from pipelines.ingest import ingest_footage
 from pipelines.progress import publish_table
@@ -22,13 +21,13 @@ from pipelines.train import run_training
 from tasks.benchmarks import open_benchmark
 from tasks.catalog import open_dataset
 from tasks.config import load_experiment
+from tasks.devices import own_device
 from tasks.errors import ConfigError
 from tasks.held_out import held_out_losses
 from tasks.promotion import Metrics, choose_promotion
-from tasks.registry import find_alias, list_models, set_alias
+from tasks.registry import CHAMPION, find_alias, list_models, set_alias
 from tasks.tracking import open_run
 
-CHAMPION = "champion"
 DECISION_TAG = "gwm.promotion"
 HELD_OUT_PERCENT = 10  # of the videos, where no benchmark decides
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from prefect import flow, task
 
-from pipelines.devices import own_device
 from pipelines.evaluate import find_model
 from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
+from tasks.devices import own_device
 from tasks.model_package import load_model
 from tasks.optical_flow import build_estimator
 from tasks.segment import SegmentProgress, SegmentResult, segment

@@ -13,6 +13,7 @@ from pipelines.runtime import EXPERIMENTS, load_settings
 from tasks.catalog import open_dataset
 from tasks.config import load_experiment
 from tasks.errors import ConfigError
+from tasks.registry import CHAMPION, find_alias, set_alias
 from tasks.run_folder import TrainingProgress
 from tasks.train import train
 
@@ -39,6 +40,7 @@ def train_gwm(
     """
     pinned = pin_version(dataset, version)
     result = run_training(experiment, overrides or [], dataset, pinned, initial_model, register_as, training_id)
+    crown_the_first(register_as, result["registered"])
     publish_training(result)
     return result
 
@@ -91,6 +93,14 @@ def require_model_name(name: str | None) -> None:
     """Raise ConfigError for a name that MLflow's registry would refuse when hours of training are over."""
     if name is not None and not MODEL_NAME.fullmatch(name):
         raise ConfigError(f"model name {name!r}: expected letters, digits, spaces, dots, dashes and underscores")
+
+
+@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
+def crown_the_first(name: str | None, registered: str | None) -> None:
+    """Make the first model of a name its champion, which retraining starts from; later ones have to beat it."""
+    settings = load_settings()
+    if name and registered and find_alias(settings, name=name, alias=CHAMPION) is None:
+        set_alias(settings, name=name, alias=CHAMPION, version=int(registered.rpartition("/")[2]))
 
 
 @task

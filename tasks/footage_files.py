@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from tasks.errors import FootageError, StorageError
+from tasks.errors import FootageError
 from tasks.storage import fsspec_view
 
 VIDEO_EXTENSIONS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
@@ -68,7 +68,7 @@ def list_folder(uri: str) -> FolderListing:
     try:
         filesystem, path = fsspec_view(uri)
         entries = filesystem.ls(path, detail=True)
-    except (OSError, StorageError) as error:
+    except Exception as error:  # each file system raises kinds of its own: botocore's, aiohttp's
         raise FootageError("not_found", f"can not list {uri}: {error}") from error
     folders, videos, images = [], [], []
     for entry in entries:
@@ -101,7 +101,7 @@ def open_footage(uri: str) -> BinaryIO:
     try:
         filesystem, path = fsspec_view(uri)
         stream: BinaryIO = filesystem.open(path, "rb")
-    except (OSError, KeyError, StorageError) as error:  # KeyError: no such member of an archive
+    except Exception as error:  # as above; KeyError for no such member of an archive
         raise FootageError("not_found", f"can not open {uri}: {error}") from error
     _FILESYSTEMS[stream] = filesystem
     return stream

@@ -26,7 +26,7 @@ class Metrics:
     held_out_loss: float | None = None
 
     def __post_init__(self) -> None:
-        if self.headline is not None and not 0 <= self.headline <= 1:
+        if self.headline is not None and not (math.isnan(self.headline) or 0 <= self.headline <= 1):
             raise InputError(f"Metrics(headline={self.headline}): expected J between 0 and 1, not percent")
 
 

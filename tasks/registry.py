@@ -16,6 +16,7 @@ import hashlib
 import re
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from tasks.model_package import DESCRIPTION_FILE, WEIGHTS_FILE, is_model
 from tasks.settings import Settings
 from tasks.storage import Location, location
 from tasks.tracking import TrackedRun, mlflow_client, mlflow_errors
+
+CHAMPION = "champion"
+"""Alias of the version in use: what retraining starts from and has to beat."""
 
 ARTIFACT_NAME = "model"
 """Artifact path of the pyfunc folder in a run: ``runs:/<id>/model``."""
@@ -100,11 +104,11 @@ def list_models(settings: Settings, *, name: str | None = None) -> tuple[Registe
     client = mlflow_client(settings)
     found = []
     with mlflow_errors("list models"):
-        for model in client.search_registered_models(f"name='{name}'" if name else None):
+        for model in _every(client.search_registered_models, f"name='{name}'" if name else None):
             aliases: dict[str, list[str]] = {}
             for alias, version in dict(client.get_registered_model(model.name).aliases).items():
                 aliases.setdefault(str(version), []).append(alias)
-            for version in client.search_model_versions(f"name='{model.name}'"):
+            for version in _every(client.search_model_versions, f"name='{model.name}'"):
                 found.append(_registered(version, aliases.get(str(version.version), ())))
     return tuple(sorted(found, key=lambda model: (model.name, model.version)))
 
@@ -142,6 +146,15 @@ def find_version(reference: str, settings: Settings) -> RegisteredModel:
         if by_alias and model.name == by_alias["name"] and by_alias["alias"] in model.aliases:
             return model
     raise ModelNotFoundError(f"no model {reference!r} in {settings.tracking_uri}: expected {_existing(settings)}")
+
+
+def _every(search: Callable[..., Any], condition: str | None) -> Iterator[Any]:
+    """Yield what a search of MLflow finds, page after page."""
+    page = search(condition)
+    yield from page
+    while page.token:
+        page = search(condition, page_token=page.token)
+        yield from page
 
 
 def _artifact_of_run(run_id: str, settings: Settings) -> str:

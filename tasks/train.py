@@ -20,6 +20,7 @@ from tasks.checkpoint import Checkpoint, latest_checkpoint
 from tasks.cluster import ray_session
 from tasks.code_version import code_version
 from tasks.config import ExperimentConfig
+from tasks.devices import own_device
 from tasks.errors import ConfigError, StorageError, TrainingError
 from tasks.model_package import DESCRIPTION_FILE, WEIGHTS_FILE, is_model
 from tasks.registry import log_model, register_model
@@ -154,7 +155,7 @@ def _train_and_hand_over(job: TrainingJob, tracked: TrackedRun, on_progress: Pro
 def _launch(job: TrainingJob, on_progress: ProgressCallback | None) -> None:
     """Run the loop where the settings say: 0 workers means in this process, without Ray."""
     if job.settings.train_workers == 0:
-        run_training(job, WorkerPlace(device=_own_device(job.settings)), on_progress)
+        run_training(job, WorkerPlace(device=torch.device(own_device(job.settings))), on_progress)
         return
     with ray_session(job.settings):
         train_on_ray(job, on_progress)
@@ -216,13 +217,6 @@ def _tags(
         "gwm.code_version": code_version(),
         "mlflow.note.content": f"{experiment.name} on version {dataset_version} of {dataset_uri}",
     }
-
-
-def _own_device(settings: Settings) -> torch.device:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("GWM_DEVICE=cuda, but torch sees no GPU here; use auto or cpu")
-    use_gpu = settings.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
 
 
 def _require_training_id(name: str) -> str:

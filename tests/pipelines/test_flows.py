@@ -11,6 +11,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
 from pipelines.evaluate import evaluate_model
 from pipelines.ingest import ingest_footage
+from pipelines.retrain import find_champion
 from pipelines.runtime import EXPERIMENTS
 from pipelines.segment import segment_footage
 from pipelines.train import train_gwm
@@ -66,6 +67,7 @@ def test_a_model_is_trained_scored_and_used(
     monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
     trained = train_gwm(ingested[0], "debug", register_as="tiny")
     assert trained["registered"] == "models:/tiny/1"
+    assert find_champion("tiny") == "models:/tiny/1"
     assert trained["steps"] == load_experiment("debug", EXPERIMENTS).optimisation.num_steps
     assert train_gwm(ingested[0], "debug")["already_finished"]
 

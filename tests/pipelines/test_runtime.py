@@ -14,9 +14,9 @@ from prefect import flow, task
 
 from pipelines import console, services
 from pipelines.console import ConsoleProgress
-from pipelines.devices import own_device
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import environment_defaults, load_settings, prepare_environment, project_version
+from tasks.devices import own_device
 from tasks.errors import ConfigError, StorageError
 from tasks.settings import Settings
 from tests.architecture import ROOT

@@ -122,6 +122,13 @@ def test_schedules_look_into_home_unless_told(settings: Settings, monkeypatch: p
     assert local_stack.watched_places(settings)["GWM_FOOTAGE"] == "s3://bucket/raw"
 
 
+def test_retraining_fits_the_machine_unless_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu_only = settings.model_copy(update={"device": "cpu"})
+    assert local_stack.watched_places(cpu_only)["GWM_EXPERIMENT"] == "gwm_unet_davis16"
+    monkeypatch.setenv("GWM_EXPERIMENT", "debug")
+    assert local_stack.watched_places(cpu_only)["GWM_EXPERIMENT"] == "debug"
+
+
 def test_records_are_plain_json(settings: Settings) -> None:
     record = services.start("mlflow", [sys.executable, "-c", ""], url="u", env={}, settings=settings)
     stored = json.loads((services.services_folder(settings) / "mlflow.json").read_text())

@@ -12,6 +12,11 @@ def scored(j: float, benchmark: str = "davis16") -> Metrics:
     return Metrics(headline=j, benchmark=benchmark)
 
 
+def test_a_score_that_is_not_a_number_is_never_promoted():
+    assert not choose_promotion(None, scored(float("nan"))).promote
+    assert not choose_promotion(scored(0.5), scored(float("nan"))).promote
+
+
 def test_first_model_is_promoted():
     assert choose_promotion(None, Metrics()).promote
 
@@ -52,7 +57,7 @@ def test_a_loss_that_is_not_finite_is_never_promoted():
     assert not choose_promotion(Metrics(held_out_loss=1.0), Metrics(held_out_loss=float("-inf"))).promote
 
 
-@pytest.mark.parametrize("value", [-0.1, 62.5, float("nan")])
+@pytest.mark.parametrize("value", [-0.1, 62.5])
 def test_headline_in_percent_is_refused(value):
     with pytest.raises(InputError, match="between 0 and 1"):
         Metrics(headline=value)

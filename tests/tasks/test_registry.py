@@ -6,11 +6,12 @@ import mlflow.pyfunc
 import numpy as np
 import pytest
 import torch
+from mlflow.store.entities import PagedList
 
 from model.methods import build_method
 from tasks.errors import InputError, ModelNotFoundError
 from tasks.model_package import Provenance, load_model, save_model
-from tasks.registry import find_alias, list_models, log_model, register_model, resolve_model, set_alias
+from tasks.registry import _every, find_alias, list_models, log_model, register_model, resolve_model, set_alias
 from tasks.served_model import ServedModel
 from tasks.settings import Settings
 from tasks.storage import location
@@ -110,6 +111,11 @@ def test_a_run_without_a_model_says_so(settings: Settings) -> None:
 def test_registering_a_run_again_makes_no_second_version(settings: Settings, versions: dict[str, str]) -> None:
     assert register_model(settings, name="gwm", run_id=versions["first"]).version == 1
     assert [model.version for model in list_models(settings, name="gwm")] == [1, 2]
+
+
+def test_long_lists_come_page_by_page() -> None:
+    pages = {None: PagedList([1, 2], "second"), "second": PagedList([3], None)}
+    assert list(_every(lambda _, page_token=None: pages[page_token], None)) == [1, 2, 3]
 
 
 def test_alias_is_found_and_moves(settings: Settings, versions: dict[str, str]) -> None:
