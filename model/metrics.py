@@ -1,4 +1,4 @@
-"""Region similarity J and boundary accuracy F of masks, and the three ways in which papers average them.
+"""Region similarity J and boundary accuracy F of masks, and the ways in which papers average them.
 
 Equal to the public davis2017-evaluation tool (commit ac7c43f), written from its definitions. For ease of
 reading the published tables: GWM, IMAS and RCF print J under protocols that differ, see ``PROTOCOLS``.
@@ -41,8 +41,8 @@ class SequenceStatistics:
 class AveragingProtocol:
     """How the scores of frames become one number for a dataset.
 
-    dropped_at_start, dropped_at_end: frames of each sequence that do not count. by_sequence: mean of the
-    means of sequences if true, else mean of all frames, so that long sequences weigh more. empty_score: J of
+    dropped_at_start, dropped_at_end: frames of each sequence that do not count, annotated or not. by_sequence: mean
+    of the means of sequences if true, else mean of all frames, so that long sequences weigh more. empty_score: J of
     a frame where neither mask has a pixel. description: one line for reports.
     """
 
@@ -61,6 +61,15 @@ PROTOCOLS: dict[str, AveragingProtocol] = {
         by_sequence=True,
         empty_score=0.0,
         description="mean over sequences without their first two and last frames (GWM)",
+    ),
+    # The same code on SegTrackv2 and FBMS59: "Frame Avg." over all frames with a flow to the next one. The rows of
+    # GWM's Tables 11 and 12 average to its Table 1 in this way only (78.3 and 77.4).
+    "gwm-frames": AveragingProtocol(
+        dropped_at_start=0,
+        dropped_at_end=1,
+        by_sequence=False,
+        empty_score=0.0,
+        description="mean over all frames but the last of each sequence (GWM on SegTrackv2 and FBMS59)",
     ),
     # IMAS and RCF: their printed averages are those of rows weighted by frame counts; the code skips empty unions.
     "rcf": AveragingProtocol(
@@ -134,34 +143,57 @@ def statistics(values: Sequence[float]) -> SequenceStatistics:
     )
 
 
-def average(per_sequence: Mapping[str, Sequence[float]], protocol: str) -> float:
-    """Return one number for a dataset from the scores of all frames of each sequence.
+@dataclass(frozen=True, kw_only=True)
+class ScoredFrames:
+    """Which frames of a sequence have a score.
 
-    protocol: a key of ``PROTOCOLS``. J must have been scored with the protocol's ``empty_score``.
-    Raises InputError for an unknown protocol, no sequences, a score that is not a number, or a sequence that the
-    protocol leaves no frame of.
+    numbers: ascending, from 0. num_frames: frames of the sequence, with those that have no annotation.
+    """
+
+    numbers: Sequence[int]
+    num_frames: int
+
+
+def counted_scores(scores: Sequence[float], protocol: str, frames: ScoredFrames | None = None) -> list[float]:
+    """Return the scores of one sequence that a protocol counts; none where it leaves no frame.
+
+    frames: which frames the scores belong to; None: every frame has one. Raises InputError for an unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise InputError(f"no averaging protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    rule = PROTOCOLS[protocol]
+    frames = frames or ScoredFrames(numbers=range(len(scores)), num_frames=len(scores))
+    counted = range(rule.dropped_at_start, frames.num_frames - rule.dropped_at_end)
+    kept = [score for number, score in zip(frames.numbers, scores, strict=True) if number in counted]
+    return [score for score in kept if not math.isnan(score)] if math.isnan(rule.empty_score) else kept
+
+
+def average(
+    per_sequence: Mapping[str, Sequence[float]], protocol: str, frames: Mapping[str, ScoredFrames] | None = None
+) -> float:
+    """Return one number for a dataset from the scores of the annotated frames of each sequence.
+
+    protocol: a key of ``PROTOCOLS``. J must have been scored with the protocol's ``empty_score``. frames: which
+    frames the scores belong to; None: every frame has one.
+    Raises InputError for an unknown protocol, no sequences, a score that is not a number, or where the protocol
+    leaves no frame: of a sequence if it averages by sequence, else of all of them.
+    """
     if not per_sequence:
         raise InputError("no sequences to average: expected the scores of at least one")
+    kept = {
+        name: counted_scores(scores, protocol, frames[name] if frames else None)
+        for name, scores in per_sequence.items()
+    }
     rule = PROTOCOLS[protocol]
-    kept = [_counted_frames(name, scores, rule) for name, scores in per_sequence.items()]
-    if rule.by_sequence:
-        return float(np.mean([scores.mean() for scores in kept]))
-    return float(np.concatenate(kept).mean())
-
-
-def _counted_frames(name: str, scores: Sequence[float], rule: AveragingProtocol) -> Float[np.ndarray, " n"]:
-    kept = np.asarray(scores, dtype=np.float64)[rule.dropped_at_start : len(scores) - rule.dropped_at_end]
-    if math.isnan(rule.empty_score):
-        kept = kept[~np.isnan(kept)]
-    if len(kept) == 0 or np.isnan(kept).any():
-        raise InputError(
-            f"sequence {name!r} has {len(scores)} scores, {np.isnan(scores).sum()} of them NaN: the {rule.description} "
-            f"needs at least {rule.dropped_at_start + rule.dropped_at_end + 1} numbers; leave the sequence out"
-        )
-    return kept
+    groups = kept if rule.by_sequence else {", ".join(kept): [score for scores in kept.values() for score in scores]}
+    for name, scores in groups.items():
+        if not scores or np.isnan(scores).any():
+            raise InputError(
+                f"{name!r} has {len(scores)} scores that count, {np.isnan(scores).sum()} of them NaN: the "
+                f"{rule.description} needs at least {rule.dropped_at_start + rule.dropped_at_end + 1} frames, each "
+                "with a number; leave the sequence out"
+            )
+    return float(np.mean([np.mean(scores) for scores in groups.values()]))
 
 
 def _check_shapes(predicted: Tensor, annotation: Tensor) -> None:

@@ -15,9 +15,11 @@ from torch import Tensor
 from model.errors import InputError
 from model.metrics import (
     PROTOCOLS,
+    ScoredFrames,
     average,
     boundary_accuracy,
     boundary_map,
+    counted_scores,
     region_similarity,
     statistics,
 )
@@ -164,6 +166,7 @@ SCORES = {"long": [0.0, 0.1, 0.2, 0.4, 0.6, 0.0], "short": [0.0, 0.0, 1.0, 0.0]}
         ("gwm", (0.4 + 1.0) / 2),  # long: 0.2, 0.4, 0.6; short: 1.0
         ("davis", (1.3 / 4 + 0.5) / 2),  # long: 0.1, 0.2, 0.4, 0.6; short: 0.0, 1.0
         ("rcf", (1.3 + 1.0) / 10),
+        ("gwm-frames", (1.3 + 1.0) / 8),
     ],
 )
 def test_averages_by_protocol(protocol: str, expected: float) -> None:
@@ -177,13 +180,46 @@ def test_rcf_leaves_out_frames_without_a_score_and_the_others_refuse_them() -> N
         average({"a": [0.5, 0.5, math.nan, 0.5, 0.5]}, "davis")
 
 
+def test_a_sequence_of_empty_frames_counts_for_nothing_under_rcf_and_alone_has_no_average() -> None:
+    empty = [math.nan, math.nan]
+    assert average({"a": empty, "b": [0.1, 0.2]}, "rcf") == pytest.approx(0.15)
+    assert counted_scores(empty, "rcf") == []
+    with pytest.raises(InputError, match="'a' has 0 scores that count"):
+        average({"a": empty}, "rcf")
+
+
+def test_frames_are_dropped_by_their_number_not_by_their_place_among_the_annotated() -> None:
+    """GWM on FBMS59: the last frame of a video has no flow; it is annotated in 29 of 30 videos, not in marple4."""
+    scores = {"camel01": [0.2, 0.4, 0.9], "marple4": [0.6, 0.8]}
+    frames = {
+        "camel01": ScoredFrames(numbers=(0, 19, 39), num_frames=40),
+        "marple4": ScoredFrames(numbers=(0, 19), num_frames=30),
+    }
+    assert average(scores, "gwm-frames", frames) == pytest.approx((0.2 + 0.4 + 0.6 + 0.8) / 4)
+    assert counted_scores(scores["camel01"], "gwm", frames["camel01"]) == [0.4]
+    assert counted_scores(scores["camel01"], "rcf", frames["camel01"]) == scores["camel01"]
+
+
 def test_averages_refuse_what_they_can_not_average() -> None:
-    with pytest.raises(InputError, match="expected one of gwm, rcf, davis"):
+    with pytest.raises(InputError, match="expected one of gwm, gwm-frames, rcf, davis"):
         average(SCORES, "mean")
     with pytest.raises(InputError, match="no sequences"):
         average({}, "rcf")
-    with pytest.raises(InputError, match=r"'tiny' has 3 scores.*needs at least 4"):
+    with pytest.raises(InputError, match=r"'tiny' has 0 scores.*needs at least 4"):
         average(SCORES | {"tiny": [0.1, 0.2, 0.3]}, "gwm")
+
+
+def test_published_sequences_of_gwm_average_to_the_published_numbers() -> None:
+    """GWM prints 78.3 for SegTrackv2 and 77.4 for FBMS59 (Table 1): means over all frames but the last of each."""
+    # J without CRF per sequence (Tables 11 and 12) and frames of GWM's copies; FBMS59: annotated frames
+    segtrack = [
+        (86.1, 74), (67.8, 30), (84.5, 21), (57.0, 29), (83.7, 243), (90.6, 51), (22.9, 71), (57.3, 29), (77.4, 32),
+        (76.4, 36), (84.1, 279), (77.7, 42), (75.0, 31), (92.3, 98),
+    ]  # fmt: skip
+    scores = {str(index): [score] * num_frames for index, (score, num_frames) in enumerate(segtrack)}
+    assert sum(len(values) for values in scores.values()) == 1066
+    assert average(scores, "gwm-frames") == pytest.approx(78.3, abs=0.05)
+    assert average(scores, "gwm") == pytest.approx(73.8, abs=0.05)  # which is not what it prints
 
 
 def test_published_sequences_of_imas_average_to_the_published_numbers() -> None:
