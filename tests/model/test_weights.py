@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import random
+import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -44,10 +49,53 @@ def test_shared_and_strided_tensors_are_saved(tmp_path: Path) -> None:
     assert torch.equal(load_state_dict(tmp_path / "w.safetensors")["c"], table.T)
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "teacher"])
 def test_training_checkpoints_are_unwrapped(tmp_path: Path, state: dict[str, torch.Tensor], wrapper: str) -> None:
     torch.save({wrapper: state, "epoch": 3}, tmp_path / "w.pth")
     assert set(load_state_dict(tmp_path / "w.pth")) == set(state)
+
+
+class CfgNode(dict[str, object]):
+    """As yacs has it: a dict with attributes of its own."""
+
+    def __init__(self, values: dict[str, object]) -> None:
+        super().__init__(values)
+        self.__dict__["__immutable__"] = True
+
+
+CfgNode.__module__ = "yacs.config"
+
+
+def test_what_authors_store_beside_the_weights_is_left_out(
+    tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ModuleType("yacs.config")
+    config.CfgNode = CfgNode  # type: ignore[attr-defined]
+    with monkeypatch.context() as patched:  # the reader has no yacs
+        patched.setitem(sys.modules, "yacs", ModuleType("yacs"))
+        patched.setitem(sys.modules, "yacs.config", config)
+        beside = {
+            "random_state": {"numpy": np.random.get_state(), "python": random.getstate()},
+            "iou": np.float64(79.56),
+            "loss": torch.tensor(1.0, requires_grad=True),
+            "args": argparse.Namespace(arch="vit_small", patch_size=8),
+            "config": CfgNode({"MODEL": CfgNode({"NAME": "swin"})}),
+            "iteration": 15000,
+        }
+        torch.save({"model": state, **beside}, tmp_path / "w.pth")
+    allowed = torch.serialization.get_safe_globals()
+    loaded = load_state_dict(tmp_path / "w.pth")
+    assert set(loaded) == set(state)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    assert set(torch.serialization.get_safe_globals()) == set(allowed)  # for everyone else as before
+
+
+def test_the_names_of_older_numpy_are_known(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    torch.save({"model": state, "iou": np.float64(0.5)}, tmp_path / "new.pth", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "new.pth").read_bytes()
+    assert b"cnumpy._core.multiarray" in content
+    (tmp_path / "old.pth").write_bytes(content.replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray"))
+    assert set(load_state_dict(tmp_path / "old.pth")) == set(state)
 
 
 def test_an_altered_file_is_refused(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -81,6 +129,31 @@ def test_garbage_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match="can not be read as weights"):
         load_state_dict(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_truncated_file_is_refused(tmp_path: Path, state: dict[str, torch.Tensor], name: str) -> None:
+    path = tmp_path / name
+    torch.save(state, path) if name == "w.pth" else save_state_dict(state, path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(WeightsError, match="can not be read as weights"):
+        load_state_dict(path)
+
+
+@pytest.mark.parametrize("sha256", [None, "0" * 64])
+def test_a_file_that_may_not_be_read_is_told(
+    tmp_path: Path, state: dict[str, torch.Tensor], sha256: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(state, path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))  # chmod does not stop root, who runs tests too
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(WeightsError, match=r"can not be read.*Permission denied"):
+        load_state_dict(path, sha256)
 
 
 def test_missing_and_unnamed_are_refused(tmp_path: Path) -> None:
