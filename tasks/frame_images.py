@@ -7,6 +7,7 @@ palette PNGs. Only the formats that are expected are looked at.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ def decode_image(data: bytes, name: str) -> DecodedImage:
 
     Raises FootageError: "corrupt" when the bytes can not be decoded, "too_large" beyond MAX_FRAME_PIXELS.
     """
-    picture = _load(data, name)
+    picture = load_picture(data, name)
     orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
     is_plain = picture.format == "JPEG" and picture.mode == "RGB" and orientation == 1
     upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
@@ -60,7 +61,7 @@ def decode_annotation(data: bytes, name: str) -> NDArray[np.bool_]:
     others (palette PNGs, label maps of several objects) any label but 0 is foreground. Raises FootageError
     "corrupt" or "too_large".
     """
-    picture = _load(data, name)
+    picture = load_picture(data, name)
     values: NDArray[Any] = np.asarray(picture)
     if values.ndim == 3:  # grey stored as colour, with or without transparency
         values = values[..., :3].max(axis=-1) if values.shape[-1] > 2 else values[..., 0]
@@ -101,9 +102,13 @@ def check_frame_size(width: int, height: int, name: str) -> None:
         raise FootageError("too_large", detail)
 
 
-def _load(data: bytes, name: str) -> Image.Image:
+def load_picture(data: bytes, name: str, *, formats: Sequence[str] = _FORMATS) -> Image.Image:
+    """Decode an image file to Pillow's image; formats: Pillow's names of those that are looked at.
+
+    Raises FootageError: "corrupt" when the bytes can not be decoded, "too_large" beyond MAX_FRAME_PIXELS.
+    """
     try:
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+        picture = Image.open(io.BytesIO(data), formats=formats)
         check_frame_size(picture.width, picture.height, name)
         picture.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

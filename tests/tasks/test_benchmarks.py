@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.benchmarks import DAVIS16_VALIDATION, open_benchmark
+from tasks.benchmarks.davis16 import _NUM_FRAMES
 from tasks.encode import VideoWriter
 from tasks.errors import ConfigError, DatasetError, FootageError
 from tests.shared import DAVIS, shared_or_skip
@@ -84,7 +85,7 @@ def test_real_davis():
 
 def test_unknown_names_list_what_there_is(tmp_path):
     root = str(write_davis(tmp_path, {"dog": square_clip(2), "camel": square_clip(2)}))
-    with pytest.raises(ConfigError, match=r"'davis17'.*davis16, rendered"):
+    with pytest.raises(ConfigError, match=r"'davis17'.*davis16, fbms59, rendered, segtrackv2"):
         open_benchmark("davis17", root)
     with pytest.raises(ConfigError, match=r"cat, cow.*camel, dog"):
         open_benchmark("davis16", root, ["dog", "cat", "cow"])
@@ -123,3 +124,34 @@ def test_damaged_mask_is_told(tmp_path):
     dog = open_benchmark("davis16", str(root)).sequences[0]
     with pytest.raises(FootageError, match="corrupt"):
         dog.annotation(1)
+
+
+def test_part_of_the_split_says_so(tmp_path):
+    root = str(write_davis(tmp_path, {"dog": square_clip(3), "camel": square_clip(2), "bear": square_clip(2)}))
+    found = open_benchmark("davis16", root)
+    assert found.coverage == "2 of 20 sequences"
+    assert found.notes == ("camel has 2 frames where 90 are published", "dog has 3 frames where 60 are published")
+    named = open_benchmark("davis16", root, ["dog", "bear"])
+    assert named.coverage == "1 of 20 sequences, 1 others"
+    assert named.headline_protocol == "gwm"
+    assert open_benchmark("rendered", str(rendered(tmp_path / "rendered"))).coverage == "1 sequence"
+
+
+def test_full_split_that_lacks_frames_is_refused(tmp_path):
+    frame = cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()
+    for name, count in _NUM_FRAMES.items():
+        for kind in ("JPEGImages", "Annotations"):
+            folder = tmp_path / kind / "480p" / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                (folder / f"{index:05d}.png").write_bytes(frame)
+    full = open_benchmark("davis16", str(tmp_path))
+    assert full.coverage == "20 of 20 sequences"
+    assert full.notes == ()
+    assert sum(len(sequence.annotations) for sequence in full.sequences) == 1376  # Perazzi et al., CVPR 2016
+    (tmp_path / "JPEGImages/480p/dog/00012.png").unlink()
+    (tmp_path / "Annotations/480p/cows/00103.png").unlink()
+    with pytest.raises(DatasetError, match=r"cows has masks for 103 of its 104.*dog has 59 frames.*missing: 12"):
+        open_benchmark("davis16", str(tmp_path))
+    (note,) = open_benchmark("davis16", str(tmp_path), ["dog"]).notes
+    assert note == "dog has 59 frames where 60 are published (missing: 12)"
