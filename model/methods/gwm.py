@@ -7,7 +7,7 @@ a simple parametric motion. Flow is only needed to train; no label is ever seen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float, Num
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.errors import InputError
+from model.errors import InputError, WeightsError
 from model.losses.flow_reconstruction import (
     FoldedFlow,
     blended_loss,
@@ -24,6 +24,7 @@ from model.losses.flow_reconstruction import (
     unexplained_motion,
 )
 from model.losses.motion_models import MotionModelName
+from model.networks.maskformer import MaskFormer, MaskFormerConfig
 from model.networks.unet import UNet
 from model.types import FramePair, LossTerms, Segmentation
 
@@ -38,13 +39,15 @@ class GwmConfig:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # else a nested typo is silently dropped
 
     name: Literal["gwm"] = "gwm"
-    network: Literal["unet"] = "unet"
+    network: Literal["unet", "maskformer"] = "unet"
+    """unet: paper, Table 1, from scratch; maskformer: the paper's main model, sized by ``maskformer``."""
     num_segments: int = 4
     """K (paper, Table 2: 4 is best on DAVIS)."""
     base_channels: int = 64
     """Width of the U-Net at full resolution."""
     bilinear: bool = False
     """Bilinear instead of transposed upsampling in the U-Net."""
+    maskformer: MaskFormerConfig = field(default_factory=MaskFormerConfig)
     objective: Literal["mixture", "blended", "blended_then_mixture"] = "mixture"
     """mixture: the paper's Eq. 3; blended: what the authors' code trains; blended_then_mixture: ours, the first until
     ``mixture_share`` is left, since blended fits better but spreads an object over segments, and mixture gathers it."""
@@ -76,6 +79,10 @@ class GwmConfig:
             raise InputError(
                 f"image_size={self.image_size}: the U-Net halves four times, so 16 rows and columns at least"
             )
+        if self.network == "unet" and self.maskformer != MaskFormerConfig():
+            raise InputError(
+                f"maskformer={self.maskformer} has no effect on network='unet': expected network='maskformer' with it"
+            )
         if min(self.flow_size) < 8:
             raise InputError(f"flow_size={self.flow_size}: expected at least 8 rows and columns")
         if not 0 < self.mixture_share < 1:
@@ -95,9 +102,7 @@ class Gwm(nn.Module):
         super().__init__()
         self.config = config
         self.num_segments = config.num_segments
-        self.network = UNet(
-            num_segments=config.num_segments, base_channels=config.base_channels, bilinear=config.bilinear
-        )
+        self.network = _build_network(config)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
@@ -135,10 +140,22 @@ class Gwm(nn.Module):
 
     @torch.no_grad()
     def segment(self, images: Num[Tensor, "b 3 H W"]) -> Segmentation:
-        """Split RGB images in 0..255 into K soft segments at ``image_size``, with the decoder's features."""
+        """Split RGB images in 0..255 into K soft segments at ``image_size``.
+
+        Features: what a U-Net's decoder ends with, or the deepest map of a MaskFormer's backbone.
+        """
         resized = resize_image(images.float(), self.config.image_size)
         logits, features = self.network(self._normalise(resized))
         return Segmentation(probabilities=logits.float().softmax(1), features=features.float())
+
+    def load_backbone(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Load a MaskFormer's backbone from published weights under timm's names; what follows them is left alone.
+
+        source: where they came from, for messages. Raises WeightsError when they do not fit.
+        """
+        if not isinstance(self.network, MaskFormer):
+            raise WeightsError(f"{source}: a U-Net has no backbone to load; set method.network=maskformer")
+        self.network.backbone.load_pretrained(state, source)
 
     def _flow_reconstruction(
         self, logits: Float[Tensor, "b k h w"], batch: Mapping[str, Tensor], progress: float
@@ -155,6 +172,16 @@ class Gwm(nn.Module):
 
     def _normalise(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         return (images - self.mean) / self.std
+
+
+def _build_network(config: GwmConfig) -> nn.Module:
+    if config.network == "unet":
+        return UNet(num_segments=config.num_segments, base_channels=config.base_channels, bilinear=config.bilinear)
+    from model.networks.backbones import build_backbone  # timm takes seconds to import, and a U-Net does without
+
+    return MaskFormer(
+        backbone=build_backbone(config.maskformer), num_segments=config.num_segments, config=config.maskformer
+    )
 
 
 def resize_image(images: Float[Tensor, "b 3 H W"], size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:

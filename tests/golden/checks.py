@@ -13,16 +13,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from model.losses.flow_reconstruction import blended_loss, blended_reconstruction
 from model.metrics import boundary_accuracy, region_similarity, statistics
 from model.networks.dino_vit import DinoKeys
+from model.networks.pixel_decoder import PixelDecoder
+from model.networks.query_decoder import QueryDecoder
+from model.networks.released import convert_released_head
 from model.raft import RaftEstimator
+from model.weights import fit_state_dict
 from tests.golden.comparison import Comparison, absolute, relative
 
 RAFT_TOLERANCE_PX = 1e-4
 J_TOLERANCE, F_TOLERANCE = 1e-9, 1e-6
 DINO_TOLERANCE, DINO_HEAD_CHANNELS = 1e-4, 16
+MASKFORMER_TOLERANCE, MASKFORMER_HEADS = 1e-4, 8
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-9, 1e-7
 
 
@@ -101,6 +107,35 @@ def check_dino_keys(archive: Path, davis_root: Path) -> list[Comparison]:
     return [absolute(f"block {block}", maps[block], recorded[block], DINO_TOLERANCE) for block in sorted(recorded)]
 
 
+def check_maskformer_head(archive: Path, davis_root: Path) -> list[Comparison]:
+    """GWM's released pixel decoder and query decoder at small widths: mask features and logits before the crop."""
+    arrays = _load(archive)
+    state = convert_released_head(
+        {name.removeprefix("state."): torch.from_numpy(a) for name, a in arrays.items() if name.startswith("state.")}
+    )
+    levels = [torch.from_numpy(arrays[f"in.block{block}"]) for block in (6, 8, 10, 12)]
+    num_segments, channels = state["query_decoder.queries.weight"].shape
+    pixel_decoder = PixelDecoder(in_channels=[level.shape[1] for level in levels], channels=channels)
+    query_decoder = QueryDecoder(
+        in_channels=levels[-1].shape[1],
+        num_segments=num_segments,
+        channels=channels,
+        num_layers=6,
+        num_heads=MASKFORMER_HEADS,
+        feedforward_channels=len(state["query_decoder.layers.0.feedforward.0.bias"]),
+        dropout=0.1,
+    )
+    head = nn.ModuleDict({"pixel_decoder": pixel_decoder, "query_decoder": query_decoder}).eval()
+    fit_state_dict(head, state, str(archive))
+    with torch.no_grad():
+        mask_features = pixel_decoder(levels)
+        logits = query_decoder(levels[-1], mask_features)
+    return [
+        absolute("mask features", mask_features, arrays["mask_features"], MASKFORMER_TOLERANCE),
+        absolute("logits", logits, arrays["logits"], MASKFORMER_TOLERANCE),
+    ]
+
+
 def _check_sequence(
     folder: Path, davis_root: Path, sequence: str, rows: list[dict[str, str]], summary: dict[str, object]
 ) -> list[Comparison]:
@@ -147,5 +182,6 @@ CHECKS: dict[str, Check] = {
     "raft_large": Check(run=partial(check_raft, variant="raft-large"), companions=(_checkpoint_of("raft_large"),)),
     "davis_metrics": Check(run=check_davis_metrics),
     "dino_vit_keys": Check(run=check_dino_keys),
+    "maskformer_head": Check(run=check_maskformer_head),
 }
 """Checks by the name of the archive: the stem of an ``.npz`` file, or the name of a folder."""
