@@ -53,6 +53,9 @@ class OptimisationConfig(_Frozen):
     num_steps: int = Field(default=15_000, ge=1)
     global_batch_size: int = Field(default=8, ge=1, description="Samples of a step over all workers.")
     learning_rate: float = Field(default=1.5e-4, gt=0)
+    backbone_rate_factor: float = Field(
+        default=1.0, gt=0, description="Multiplies the backbone's learning rate. Released code: 1, ResNet-50 0.1."
+    )
     weight_decay: float = Field(default=0.01, ge=0, description="Not applied to norms, biases of norms and embeddings.")
     warmup_steps: int = Field(default=1500, ge=0)
     warmup_start_factor: float = Field(default=1e-6, ge=0, le=1)

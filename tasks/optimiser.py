@@ -18,6 +18,13 @@ _UNDECAYED_MODULES: tuple[type[nn.Module], ...] = (
     nn.Embedding,
 )
 
+# Embeddings that are plain parameters: Swin's tables of relative positions, which the authors' code names, and the
+# class token and positions of a ViT, which timm leaves undecayed too.
+_UNDECAYED_NAMES = ("relative_position_bias_table", "pos_embed", "cls_token")
+
+BACKBONE_PREFIX = "network.backbone."
+"""What the names of a method's pretrained parameters begin with."""
+
 
 def learning_rate_at(step: int, config: OptimisationConfig) -> float:
     """Return the learning rate of the update after ``step`` finished updates.
@@ -33,10 +40,13 @@ def learning_rate_at(step: int, config: OptimisationConfig) -> float:
     return config.learning_rate * decay * (config.warmup_start_factor * (1 - risen) + risen)
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Split the trainable parameters into a group with weight decay and one without, in the module's own order.
+def parameter_groups(
+    module: nn.Module, weight_decay: float, backbone_rate_factor: float = 1.0
+) -> list[dict[str, object]]:
+    """Split the trainable parameters into groups with and without weight decay, in the module's own order.
 
-    Without decay: scales and biases of norm layers, and embeddings.
+    Without decay: scales and biases of norm layers, and embeddings. Where the backbone's rate differs, its parameters
+    are in two more groups; ``rate_factor`` of a group is what the learning rate is multiplied by.
     """
     undecayed = {
         id(parameter)
@@ -44,20 +54,30 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
         if isinstance(part, _UNDECAYED_MODULES)
         for parameter in part.parameters(recurse=False)
     }
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {
+        (factor, decays): [] for factor in dict.fromkeys((1.0, backbone_rate_factor)) for decays in (True, False)
+    }
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            factor = backbone_rate_factor if name.startswith(BACKBONE_PREFIX) else 1.0
+            groups[factor, id(parameter) not in undecayed and not name.endswith(_UNDECAYED_NAMES)].append(parameter)
     return [
-        {"params": [p for p in trainable if id(p) not in undecayed], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if id(p) in undecayed], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "rate_factor": factor}
+        for (factor, decays), parameters in groups.items()
     ]
 
 
 def build_optimiser(module: nn.Module, config: OptimisationConfig) -> torch.optim.AdamW:
-    """Build AdamW with betas 0.9 and 0.999; its rate is set anew at each step by ``set_learning_rate``."""
-    groups = [group for group in parameter_groups(module, config.weight_decay) if group["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.999), fused=True)
+    """Build AdamW with betas 0.9 and 0.999; its rate is set anew at each step by ``set_learning_rate``.
+
+    Frozen parameters are left out.
+    """
+    groups = parameter_groups(module, config.weight_decay, config.backbone_rate_factor)
+    trained = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.999), fused=True)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the same learning rate."""
+    """Give every parameter group the learning rate, times its factor; groups of older checkpoints have none."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_factor", 1.0)
