@@ -19,9 +19,12 @@ from model.losses.flow_reconstruction import blended_loss, blended_reconstructio
 from model.metrics import boundary_accuracy, region_similarity, statistics
 from model.networks.dino_vit import DinoKeys
 from model.networks.pixel_decoder import PixelDecoder
+from model.networks.pwc_checkpoints import convert_arflow_checkpoint
 from model.networks.query_decoder import QueryDecoder
 from model.networks.released import convert_released_head
+from model.networks.segment_flow import SegmentFlow
 from model.raft import RaftEstimator
+from model.warp import occluded, warp
 from model.weights import fit_state_dict
 from tests.golden.comparison import Comparison, absolute, relative
 
@@ -30,6 +33,7 @@ J_TOLERANCE, F_TOLERANCE = 1e-9, 1e-6
 DINO_TOLERANCE, DINO_HEAD_CHANNELS = 1e-4, 16
 MASKFORMER_TOLERANCE, MASKFORMER_HEADS = 1e-4, 8
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-9, 1e-7
+SEGMENT_FLOW_TOLERANCE_PX, WARP_TOLERANCE = 1e-4, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,31 @@ def check_maskformer_head(archive: Path, davis_root: Path) -> list[Comparison]:
     ]
 
 
+def check_segment_flow(archive: Path, davis_root: Path) -> list[Comparison]:
+    """AMD's motion network with random weights: flows of both directions at five resolutions."""
+    arrays = {name: torch.from_numpy(array) for name, array in _load(archive).items()}
+    network = SegmentFlow()
+    state = {name.removeprefix("state."): array for name, array in arrays.items() if name.startswith("state.")}
+    fit_state_dict(network, convert_arflow_checkpoint(state), str(archive))
+    with torch.no_grad():
+        directions = network(*arrays["images"].split(3, dim=1), arrays["masks1"], arrays["masks2"])
+    return [
+        absolute(name, flow, arrays[name], SEGMENT_FLOW_TOLERANCE_PX, "px")
+        for direction, flows in zip(("forward", "backward"), directions, strict=True)
+        for name, flow in ((f"flow_{direction}{level}", flow) for level, flow in enumerate(flows))
+    ]
+
+
+def check_warp(archive: Path, davis_root: Path) -> list[Comparison]:
+    """AMD's warping of an image, and its occlusion mask."""
+    arrays = {name: torch.from_numpy(array) for name, array in _load(archive).items()}
+    hidden = occluded(arrays["flow_backward"]).float()
+    return [
+        absolute("warped", warp(arrays["image2"], arrays["flow_forward"]), arrays["warped"], WARP_TOLERANCE),
+        absolute("occluded pixels", hidden, arrays["occluded_from_backward"], 0),
+    ]
+
+
 def _check_sequence(
     folder: Path, davis_root: Path, sequence: str, rows: list[dict[str, str]], summary: dict[str, object]
 ) -> list[Comparison]:
@@ -182,6 +211,8 @@ CHECKS: dict[str, Check] = {
     "raft_large": Check(run=partial(check_raft, variant="raft-large"), companions=(_checkpoint_of("raft_large"),)),
     "davis_metrics": Check(run=check_davis_metrics),
     "dino_vit_keys": Check(run=check_dino_keys),
+    "amd_segment_flow": Check(run=check_segment_flow),
+    "amd_warp": Check(run=check_warp),
     "maskformer_head": Check(run=check_maskformer_head),
 }
 """Checks by the name of the archive: the stem of an ``.npz`` file, or the name of a folder."""
