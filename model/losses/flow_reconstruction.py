@@ -13,6 +13,7 @@ return a mean over both components and all pixels of the flow, in px^2.
 The mixture objective never leaves the network's resolution. Bilinear upsampling is linear, so a moment of an upsampled
 mask is the inner product of the small mask with the *adjoint-upsampled* monomial. ``fold_flow`` does the part that
 depends on the flow once per sample, in the loader; a step then costs O(h w) however large the flow is, and is exact.
+The blended objective needs products of masks, which fold too (``blended_energy``), with the flow once per step.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.losses.blended_energy import blended_energy
 from model.losses.motion_models import (
     MotionModelName,
     axis_powers,
@@ -32,6 +34,7 @@ from model.losses.motion_models import (
     gram_matrices,
     motion_fields,
     motion_model,
+    remove_global_motion,
     separable_moments,
     solve_motion,
 )
@@ -129,8 +132,7 @@ def blended_reconstruction(
 
 def unexplained_motion(flow: Float[Tensor, "b 2 H W"], name: MotionModelName = "quadratic") -> Float[Tensor, " b"]:
     """Return the rms per pixel of what a single motion of the whole image leaves of its flow, px."""
-    whole = flow.new_ones(len(flow), 1, *flow.shape[-2:])
-    residual = flow - blended_reconstruction(whole, flow, name)
+    residual = remove_global_motion(flow, motion_model(name))
     return residual.square().sum(1).mean((1, 2)).sqrt()
 
 
@@ -140,7 +142,7 @@ def blended_loss(
     motion_model: MotionModelName = "quadratic",
 ) -> Float[Tensor, ""]:
     """Return the mean squared error of the blended reconstruction, in px^2 (the authors' code, without its 0.03)."""
-    return F.mse_loss(blended_reconstruction(logits.softmax(1), flow, motion_model), flow)
+    return blended_energy(logits.softmax(1), flow, motion_model).sum().to(logits.dtype) / flow.numel()
 
 
 def _upsample(masks: Float[Tensor, "b k h w"], size: tuple[int, int]) -> Float[Tensor, "b k H W"]:
