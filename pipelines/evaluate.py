@@ -17,7 +17,7 @@ from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.features import MergingFeatures
 from tasks.registry import resolve_model
-from tasks.scores import FOREGROUND_CHOICES, HEADLINE_PROTOCOL, LABEL_FREE, EvaluationReport
+from tasks.scores import FOREGROUND_CHOICES, LABEL_FREE, EvaluationReport, with_nulls
 from tasks.settings import Settings
 from tasks.storage import location, prove_writable
 
@@ -82,6 +82,7 @@ def score_sequences(
     run = log_evaluation(evaluation, settings)
     return {
         "headline": evaluation.report.headline.value,
+        "coverage": evaluation.report.coverage,
         "sequences": _sequence_rows(evaluation.report),
         "averages": _average_rows(evaluation.report),
         "json": json_file,
@@ -94,7 +95,7 @@ def score_sequences(
 def publish_scores(result: dict[str, Any]) -> None:
     """Leave the scores as two tables with the flow run."""
     publish_table(result["averages"], key="averages", description="Averages, and how each came about")
-    publish_table(result["sequences"], key="sequences", description="Per sequence, GWM's protocol")
+    publish_table(result["sequences"], key="sequences", description=f"Per sequence, {result['coverage']}")
 
 
 def _parallel(settings: Settings, num_sequences: int) -> int | None:
@@ -126,9 +127,9 @@ def _sequence_rows(report: EvaluationReport) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"sequence": sequence.name, "frames": len(sequence.frames)}
         for choice in report.choices:
             title = FOREGROUND_CHOICES[choice].title
-            row[f"J {title}"] = sequence.mean("J", HEADLINE_PROTOCOL, choice)
-        row["F label-free"] = sequence.mean("F", HEADLINE_PROTOCOL, LABEL_FREE)
-        rows.append(row)
+            row[f"J {title}"] = sequence.mean("J", report.headline_protocol, choice)
+        row["F label-free"] = sequence.mean("F", report.headline_protocol, LABEL_FREE)
+        rows.append(with_nulls(row))
     return rows
 
 
@@ -144,7 +145,7 @@ def _average_rows(report: EvaluationReport) -> list[dict[str, Any]]:
             },
         )
         row[score.measure] = score.value
-    return list(rows.values())
+    return [with_nulls(row) for row in rows.values()]
 
 
 def _note(now: EvaluationProgress) -> str:

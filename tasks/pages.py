@@ -7,6 +7,7 @@ store as well as from a disk, in light and in dark.
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -39,8 +40,8 @@ def jpeg_data_uri(picture: Picture, *, height: int) -> str:
 
 
 def percent(value: float) -> str:
-    """Return a score of 0..1 as the field prints it: 62.5 for 0.625."""
-    return f"{100 * value:.1f}"
+    """Return a score of 0..1 as the field prints it: 62.5 for 0.625; a dash where there is no number."""
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def curve(values: Sequence[float], *, label: str, marks: Sequence[int] = ()) -> Markup:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from model.metrics import PROTOCOLS
+from model.metrics import PROTOCOLS, counted_scores
 from tasks.evaluate_sequence import PictureRow
 from tasks.pages import curve, render
 from tasks.published import PublishedColumn, published_columns
 from tasks.scores import (
     FOREGROUND_CHOICES,
     GROUND_TRUTH_PER_FRAME,
-    HEADLINE_PROTOCOL,
     LABEL_FREE,
     MEASURES,
     ORACLE_PER_CLIP,
@@ -38,10 +38,10 @@ class _ChoiceCard:
 
 @dataclass(frozen=True, kw_only=True)
 class _SequenceView:
-    """One sequence as the page shows it. ``means``: J by choice under the headline's protocol, None where absent."""
+    """One sequence as the page shows it. ``means``: J by choice under the headline's protocol, NaN where absent."""
 
     scores: SequenceScores
-    means: dict[str, float | None]
+    means: dict[str, float]
     f_mean: float
     recall: float
     decay: float
@@ -59,18 +59,20 @@ def render_report(report: EvaluationReport, pictures: Mapping[str, Sequence[Pict
     pictures: by sequence; a sequence without any is shown by its numbers alone.
     """
     columns = published_columns(report.benchmark)
-    views = [_view(sequence, pictures.get(sequence.name, ())) for sequence in report.sequences]
-    views.sort(key=lambda view: view.means[LABEL_FREE] or 0.0)
+    views = [
+        _view(sequence, report.headline_protocol, pictures.get(sequence.name, ())) for sequence in report.sequences
+    ]
+    views.sort(key=lambda view: view.means[LABEL_FREE])
     return render(
         "report.html",
         title=f"{report.benchmark}: {report.model.experiment}",
         report=report,
         headline=report.headline,
-        headline_f=report.score("F", HEADLINE_PROTOCOL, LABEL_FREE),
+        headline_f=report.score("F", report.headline_protocol, LABEL_FREE),
         cards=[_card(report, name) for name in report.choices if name != LABEL_FREE],
         choices=[FOREGROUND_CHOICES[name] for name in report.choices],
         protocols=PROTOCOLS,
-        headline_protocol=HEADLINE_PROTOCOL,
+        headline_protocol=report.headline_protocol,
         measures=MEASURES,
         averages={(score.measure, score.protocol, score.foreground): score.value for score in report.scores()},
         published=columns,
@@ -80,11 +82,11 @@ def render_report(report: EvaluationReport, pictures: Mapping[str, Sequence[Pict
 
 
 def _card(report: EvaluationReport, choice: str) -> _ChoiceCard:
-    j = report.score("J", HEADLINE_PROTOCOL, choice)
+    j = report.score("J", report.headline_protocol, choice)
     return _ChoiceCard(
         choice=FOREGROUND_CHOICES[choice],
         j=j,
-        f=report.score("F", HEADLINE_PROTOCOL, choice),
+        f=report.score("F", report.headline_protocol, choice),
         gap=j.value - report.headline.value,
     )
 
@@ -92,26 +94,37 @@ def _card(report: EvaluationReport, choice: str) -> _ChoiceCard:
 def _published_on_the_same_sequences(
     report: EvaluationReport, columns: Sequence[PublishedColumn]
 ) -> list[float | None]:
-    """Average each column over the sequences scored here: an overall of 20 says nothing beside ours of 10."""
-    names = [sequence.name for sequence in report.sequences]
+    """Average each column over the sequences scored here: an overall of 20 says nothing beside ours of 10.
+
+    Averaged as our headline is: where that is over frames, each sequence counts by its frames.
+    """
+    by_sequence = PROTOCOLS[report.headline_protocol].by_sequence
+    weights = {
+        sequence.name: 1 if by_sequence else len(_counted_frames(sequence, report.headline_protocol))
+        for sequence in report.sequences
+    }
     means: list[float | None] = []
     for column in columns:
-        known = [column.per_sequence[name] for name in names if name in column.per_sequence]
-        means.append(sum(known) / len(known) if len(known) == len(names) else None)
+        known = [weight * column.per_sequence.get(name, math.nan) for name, weight in weights.items()]
+        mean = sum(known) / sum(weights.values())
+        means.append(None if math.isnan(mean) else mean)
     return means
 
 
-def _view(sequence: SequenceScores, rows: Sequence[PictureRow]) -> _SequenceView:
+def _counted_frames(sequence: SequenceScores, protocol: str) -> list[float]:
+    return counted_scores(sequence.choices[LABEL_FREE].values("J", protocol), protocol, sequence.scored)
+
+
+def _view(sequence: SequenceScores, protocol: str, rows: Sequence[PictureRow]) -> _SequenceView:
     values = sequence.choices[LABEL_FREE]
     statistics = values.statistics("J")
     marks = [sequence.frames.index(row.frame) for row in rows]
     return _SequenceView(
         scores=sequence,
         means={
-            name: sequence.mean("J", HEADLINE_PROTOCOL, name) if name in sequence.choices else None
-            for name in _SHOWN_MEANS
+            name: sequence.mean("J", protocol, name) if name in sequence.choices else math.nan for name in _SHOWN_MEANS
         },
-        f_mean=sequence.mean("F", HEADLINE_PROTOCOL, LABEL_FREE),
+        f_mean=sequence.mean("F", protocol, LABEL_FREE),
         recall=statistics.recall,
         decay=statistics.decay,
         curve=curve(values.j, label=f"J of each frame of {sequence.name}", marks=marks),

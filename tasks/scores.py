@@ -6,11 +6,12 @@ Foreground choice, checkpoint choice and averaging protocol are part of every sc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from model.metrics import PROTOCOLS, SequenceStatistics, average, statistics
+from model.metrics import PROTOCOLS, ScoredFrames, SequenceStatistics, average, counted_scores, statistics
 
 Measure = Literal["J", "F"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -21,6 +22,8 @@ ORACLE_PER_CLIP = "oracle-per-clip"
 ORACLE_PER_FRAME = "oracle-per-frame"
 
 HEADLINE_PROTOCOL = "gwm"
+"""How the headline is averaged where a benchmark does not say otherwise (``Benchmark.headline_protocol``)."""
+
 CHECKPOINT_CHOICE = "last step"
 """Checkpoints are never selected by a score; what is evaluated is where training stopped."""
 
@@ -111,14 +114,23 @@ class SequenceScores:
     rule: str
     choices: Mapping[str, FrameScores]
 
+    @property
+    def scored(self) -> ScoredFrames:
+        """Which of the sequence's frames have a score."""
+        return ScoredFrames(numbers=self.frames, num_frames=self.num_frames)
+
     def mean(self, measure: Measure, protocol: str, choice: str) -> float:
-        """Return the sequence's mean by a protocol's selection of frames."""
-        return average({self.name: self.choices[choice].values(measure, protocol)}, protocol)
+        """Return the sequence's mean by a protocol's selection of frames; NaN where it leaves none."""
+        return _average([self], measure, protocol, choice)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One averaged number with all that it needs to be read."""
+    """One averaged number with all that it needs to be read.
+
+    value: NaN, null in JSON, where the protocol leaves no frame to average.
+    coverage: how much of the published benchmark it is an average of.
+    """
 
     benchmark: str
     measure: Measure
@@ -128,6 +140,7 @@ class Score:
     checkpoint: str
     protocol: str
     num_sequences: int
+    coverage: str
 
     @property
     def key(self) -> str:
@@ -155,6 +168,7 @@ class EvaluationReport:
     """Everything that one evaluation found, in numbers.
 
     features: what segments were merged by for the ground-truth choice (model/features.py).
+    headline_protocol, coverage, notes: as the benchmark says (tasks/benchmarks/types.py).
     """
 
     benchmark: str
@@ -165,6 +179,9 @@ class EvaluationReport:
     seconds: float
     checkpoint: str = CHECKPOINT_CHOICE
     features: str = "decoder"
+    headline_protocol: str = HEADLINE_PROTOCOL
+    coverage: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -175,45 +192,45 @@ class EvaluationReport:
 
     def score(self, measure: Measure, protocol: str, choice: str) -> Score:
         """Average one measure over the benchmark."""
-        per_sequence = {
-            sequence.name: sequence.choices[choice].values(measure, protocol) for sequence in self.sequences
-        }
         return Score(
             benchmark=self.benchmark,
             measure=measure,
-            value=average(per_sequence, protocol),
+            value=_average(self.sequences, measure, protocol, choice),
             foreground=choice,
             uses_annotations=FOREGROUND_CHOICES[choice].uses_annotations,
             checkpoint=self.checkpoint,
             protocol=protocol,
             num_sequences=len(self.sequences),
+            coverage=self.coverage,
         )
 
     @property
     def headline(self) -> Score:
-        """The number to quote: mean J over sequences, foreground chosen without labels."""
-        return self.score("J", HEADLINE_PROTOCOL, LABEL_FREE)
+        """The number to quote: J as the benchmark averages it, foreground chosen without labels."""
+        return self.score("J", self.headline_protocol, LABEL_FREE)
 
     def scores(self) -> Iterator[Score]:
-        """Yield every average: two measures, three protocols, each foreground choice."""
+        """Yield every average: two measures, every protocol, each foreground choice."""
         for choice in self.choices:
             for protocol in PROTOCOLS:
                 for measure in MEASURES:
                     yield self.score(measure, protocol, choice)
 
     def metrics(self) -> dict[str, float]:
-        """Return the averages by key, and J of each sequence, as MLflow takes them."""
+        """Return the averages by key, and J of each sequence, as MLflow takes them: numbers only."""
         flat = {score.key: score.value for score in self.scores()}
         for sequence in self.sequences:
-            key = f"{self.benchmark}/J/{HEADLINE_PROTOCOL}/{LABEL_FREE}/{sequence.name}"
-            flat[key] = sequence.mean("J", HEADLINE_PROTOCOL, LABEL_FREE)
-        return flat
+            key = f"{self.headline.key}/{sequence.name}"
+            flat[key] = sequence.mean("J", self.headline_protocol, LABEL_FREE)
+        return {key: value for key, value in flat.items() if not math.isnan(value)}
 
     def to_json(self) -> str:
         """Return the report as JSON; every score in it is labelled in full."""
         document = {
             "format": 1,
             "benchmark": self.benchmark,
+            "coverage": self.coverage,
+            "notes": list(self.notes),
             "created": self.created,
             "seconds": round(self.seconds, 2),
             "model": asdict(self.model),
@@ -226,7 +243,7 @@ class EvaluationReport:
             "scores": [asdict(score) for score in self.scores()],
             "sequences": [self._sequence_json(sequence) for sequence in self.sequences],
         }
-        return json.dumps(document, indent=1, allow_nan=False)
+        return json.dumps(with_nulls(document), indent=1, allow_nan=False)
 
     def _sequence_json(self, sequence: SequenceScores) -> dict[str, Any]:
         scores = []
@@ -257,3 +274,24 @@ class EvaluationReport:
             "label_free_rule": sequence.rule,
             "scores": scores,
         }
+
+
+def with_nulls(tree: Any) -> Any:
+    """Return a tree of plain values with None in the place of NaN, which JSON does not know."""
+    if isinstance(tree, dict):
+        return {key: with_nulls(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [with_nulls(value) for value in tree]
+    return None if isinstance(tree, float) and math.isnan(tree) else tree
+
+
+def _average(sequences: Sequence[SequenceScores], measure: Measure, protocol: str, choice: str) -> float:
+    """Average over sequences; NaN where the protocol leaves nothing of one that it needs, since less is another number.
+
+    Frames can be left out since a sequence is short, or has empty masks throughout, which RCF's protocol skips.
+    """
+    values = {sequence.name: sequence.choices[choice].values(measure, protocol) for sequence in sequences}
+    frames = {sequence.name: sequence.scored for sequence in sequences}
+    has_frames = [bool(counted_scores(values[name], protocol, frames[name])) for name in values]
+    enough = all(has_frames) if PROTOCOLS[protocol].by_sequence else any(has_frames)
+    return average(values, protocol, frames) if enough else math.nan

@@ -23,7 +23,6 @@ from tasks.benchmarks import Benchmark, BenchmarkSequence, open_benchmark
 from tasks.errors import FootageError, GwmError, ModelNotFoundError
 from tasks.evaluate import EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.evaluate_sequence import choose_groupings, evaluate_sequence, worst_frames
-from tasks.published import PUBLISHED, published_columns
 from tasks.scores import (
     FOREGROUND_CHOICES,
     GROUND_TRUTH_PER_FRAME,
@@ -262,18 +261,3 @@ def test_a_model_without_a_run_is_not_logged(benchmark_of_two, model_uri):
     assert log_evaluation(evaluation, Settings()) is None
     elsewhere = replace(evaluation.report, model=replace(evaluation.report.model, mlflow_run_id="0" * 32))
     assert log_evaluation(replace(evaluation, report=elsewhere), Settings()) is None
-
-
-def test_published_numbers_are_complete_and_say_how_they_came_about():
-    for column in PUBLISHED["davis16"]:
-        assert 0.7 < column.overall < 0.85
-        assert len(column.per_sequence) in (0, 20)
-        assert all(0.5 < value < 1 for value in column.per_sequence.values())
-        assert column.source
-        assert column.foreground
-        assert column.checkpoint
-        assert column.protocol
-    gwm, _, imas = PUBLISHED["davis16"]
-    assert np.mean(list(gwm.per_sequence.values())) == pytest.approx(gwm.overall, abs=1e-3)
-    assert np.mean(list(imas.per_sequence.values())) == pytest.approx(0.791, abs=1e-3)
-    assert published_columns("rendered") == ()
