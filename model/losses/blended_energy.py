@@ -96,9 +96,10 @@ def _energy_and_gradient(
     summed = [tensor.requires_grad_(differentiate) for tensor in (moments, fitted, linear)]
     with torch.set_grad_enabled(differentiate):
         energy = residual.square().sum(-1).double().sum((1, 2)) + _change_of_energy(moments, fitted, linear, model)
+        total = energy.sum()  # autograd.grad from a vector would import sympy, seconds without bytecode
     if not differentiate:
         return energy, None
-    upstream = torch.autograd.grad(energy, summed, torch.ones_like(energy))
+    upstream = torch.autograd.grad(total, summed)
     fields = columns @ upstream[0].mT @ rows.mT  # (b, pairs, nx, ny)
     return energy.detach(), _gradient(masks, products, fields, upstream[1], upstream[2])
 
