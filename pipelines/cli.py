@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from model.errors import GwmError
-from pipelines.commands import data, machine, models, output
+from pipelines.commands import ablate, data, machine, models, output
 
 
 class _ExplainingGroup(TyperGroup):
@@ -72,6 +72,9 @@ app.command(
 app.command(
     epilog=_example("gwm evaluate --model models:/gwm@champion --benchmark davis16 --root ./DAVIS --sequences camel")
 )(models.evaluate)
+app.command(
+    epilog=_example("gwm ablate segments --dataset ./dataset --root ./DAVIS --set optimisation.num_steps=1500")
+)(ablate.ablate)
 app.command(epilog=_example("gwm retrain ~/videos --dataset ./dataset --model gwm"))(models.retrain)
 app.command(epilog=_example("gwm segment holiday.mp4 --model models:/gwm@champion --out ./masks"))(output.segment)
 app.command(epilog=_example("gwm render ./footage"))(output.render)

@@ -12,6 +12,7 @@ from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
 from tasks.benchmarks import open_benchmark
+from tasks.clustering import ClusteringBaseline
 from tasks.devices import own_device
 from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
@@ -64,14 +65,23 @@ def score_sequences(
     json_file: str | None,
     report: str | None,
     merging: MergingFeatures | None = None,
+    baseline: ClusteringBaseline | None = None,
 ) -> dict[str, Any]:
-    """Score every sequence on Ray, write what was asked for, and log to MLflow."""
+    """Score every sequence on Ray, write what was asked for, and log to MLflow.
+
+    baseline: scored in place of a model; ``folder`` is not looked at then.
+    """
     settings = load_settings()
     opened = open_benchmark(benchmark, root, sequences)
     require_writable(json_file, report)
     with Progress(f"evaluate on {benchmark}", key="evaluate") as progress:
         evaluation = evaluate(
-            EvaluationJob(model_uri=folder, device=own_device(settings), merging=merging or MergingFeatures()),
+            EvaluationJob(
+                model_uri=folder,
+                device=own_device(settings),
+                merging=merging or MergingFeatures(),
+                baseline=baseline,
+            ),
             opened,
             settings=settings,
             parallel=_parallel(settings, len(opened.sequences)),

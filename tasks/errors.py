@@ -11,6 +11,7 @@
     ├── FootageError          one piece of footage can not be used: carries a reason from a closed list
     ├── ModelNotFoundError    a model reference leads nowhere
     ├── TrainingError         training diverged, or its workers died too often
+    ├── AblationError         rows of an ablation table failed: carries the table
     └── ServiceError          a local server did not start, or its port is taken
 
 Every message says what was got, what was expected, and what to do. All of them survive pickling, since Ray ships
@@ -19,7 +20,8 @@ them between processes.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 from model.errors import GwmError, InputError, WeightsError
 
@@ -62,6 +64,18 @@ class TrainingError(GwmError):
     """Training diverged, or its workers died too often."""
 
 
+class AblationError(GwmError):
+    """Rows of an ablation table failed; the others are in ``table``, with the reasons."""
+
+    def __init__(self, message: str, table: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.table = table
+
+    def __reduce__(self) -> tuple[type[AblationError], tuple[str, Sequence[Mapping[str, Any]]]]:
+        return AblationError, (self.message, self.table)
+
+
 class ServiceError(GwmError):
     """A local server did not start, or its port is taken."""
 
@@ -84,6 +98,7 @@ class FootageError(GwmError):
 
 __all__ = [
     "REJECTION_REASONS",
+    "AblationError",
     "ConfigError",
     "DatasetError",
     "FootageError",
