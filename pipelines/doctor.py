@@ -12,12 +12,12 @@ import shutil
 import sys
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import av
 import psutil
@@ -27,14 +27,21 @@ from packaging.requirements import Requirement
 from model.errors import GwmError
 from pipelines import services
 from pipelines.local_stack import MLFLOW_PORT, PREFECT_PORT
-from tasks.flow_weights import DEFAULT_RAFT_WEIGHTS, TORCHVISION_WEIGHTS
 from tasks.settings import Settings
 from tasks.storage import location, prove_writable
+from tasks.weights import NAMED_WEIGHTS, cached_file
 
 Status = Literal["ok", "warn", "fail"]
 NETWORK_SECONDS = 3.0
 MIN_MEMORY_GB = 8  # what the demo's processes may take together
 MIN_DISK_GB = 5
+WEIGHTS_WANTED = {
+    "raft-large-c-t-v1": "--estimator dis",
+    "raft-small-c-t-v1": "--estimator dis",
+    "dino-vit-s8": "--features decoder",
+    "dino-vit-b8": "--experiment gwm_unet",
+}
+"""Weights that defaults and presets ask for, and what does without them; ``gwm weights`` lists all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,21 +142,23 @@ def _codecs() -> list[Finding]:
 
 
 def _weights(settings: Settings, offline: bool) -> list[Finding]:
-    findings = [Finding(area="weights", name="dis", status="ok", detail="needs none")]
-    for variant, names in TORCHVISION_WEIGHTS.items():
-        url = names[DEFAULT_RAFT_WEIGHTS].url
-        file = settings.weights_path / Path(urlsplit(url).path).name
-        findings.append(_weights_file(f"{variant} {DEFAULT_RAFT_WEIGHTS}", file, url, offline))
-    return findings
+    with ThreadPoolExecutor() as pool:  # a network that swallows requests costs its timeout once, not per file
+        files = pool.map(
+            lambda name: _weights_file(
+                name, cached_file(name, settings.weights_path), NAMED_WEIGHTS[name].url, offline, WEIGHTS_WANTED[name]
+            ),
+            WEIGHTS_WANTED,
+        )
+        return [Finding(area="weights", name="dis", status="ok", detail="needs none"), *files]
 
 
-def _weights_file(name: str, file: Path, url: str, offline: bool) -> Finding:
+def _weights_file(name: str, file: Path, url: str, offline: bool, instead: str) -> Finding:
     if file.is_file():
         return Finding(area="weights", name=name, status="ok", detail=f"cached at {file}")
     if not offline and (error := _unreachable(url)) is None:
         return Finding(area="weights", name=name, status="ok", detail=f"can be downloaded from {url}")
     why = "not looked for (--offline)" if offline else f"not reachable ({error})"
-    detail = f"{why}; put the file at {file} or use --estimator dis"
+    detail = f"{why}; put the file at {file} or use {instead}"
     return Finding(area="weights", name=name, status="warn", detail=detail)
 
 

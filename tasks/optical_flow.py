@@ -1,4 +1,4 @@
-"""Optical flow estimators by name; ``tasks/flow_weights.py`` says how the weights of the learned ones are given."""
+"""Optical flow estimators by name; ``tasks/weights.py`` says how the weights of the learned ones are given."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from typing import NamedTuple
 from model.dis import DisEstimator
 from model.errors import InputError
 from model.optical_flow import OpticalFlowEstimator
+from tasks.weights import NAMED_WEIGHTS, LocalWeights, fetch_weights
+
+DEFAULT_WEIGHTS = {"raft-large": "raft-large-c-t-v1", "raft-small": "raft-small-c-t-v1"}
+"""The authors' checkpoints of FlyingChairs and FlyingThings as torchvision ported them. GWM computed its flows with the
+original of the first, ``raft-things``."""
 
 
 class _Request(NamedTuple):
@@ -28,10 +33,22 @@ def _dis(request: _Request, *, preset: str) -> OpticalFlowEstimator:
 def _raft(request: _Request, *, variant: str, num_updates: int) -> OpticalFlowEstimator:
     # torchvision takes seconds to import, in every worker; DIS does without.
     from model.raft import RaftEstimator
-    from tasks.flow_weights import DEFAULT_RAFT_WEIGHTS, find_weights
 
-    path = find_weights(variant, request.weights or DEFAULT_RAFT_WEIGHTS, request.sha256, request.cache_dir)
-    return RaftEstimator.from_file(variant, path, sha256=request.sha256, num_updates=num_updates, device=request.device)
+    weights = _weights(request, variant, default=DEFAULT_WEIGHTS[variant])
+    return RaftEstimator.from_file(
+        variant, weights.path, sha256=weights.sha256, num_updates=num_updates, device=request.device
+    )
+
+
+def _weights(request: _Request, network: str, *, default: str) -> LocalWeights:
+    reference = request.weights or default
+    registered = f"{network}-{reference.lower().replace('_', '-')}"  # C_T_V1, as torchvision calls it
+    return fetch_weights(
+        registered if registered in NAMED_WEIGHTS else reference,
+        request.sha256,
+        networks=(network,),
+        cache=request.cache_dir,
+    )
 
 
 ESTIMATORS: dict[str, Callable[[_Request], OpticalFlowEstimator]] = {
@@ -57,9 +74,9 @@ def build_estimator(
 ) -> OpticalFlowEstimator:
     """Build an estimator by name, fetching its weights when they are not at hand.
 
-    weights: see ``tasks/flow_weights.py``; None takes ``C_T_V1`` for RAFT. sha256: what the weights must hash
-    to; required with a URI. cache_dir: where downloads are kept; None takes the folder of the settings.
-    Raises InputError for an unknown name and WeightsError for weights that are missing, altered or do not
+    weights: see ``tasks/weights.py``, or one of torchvision's names; None takes ``DEFAULT_WEIGHTS``. sha256: what
+    the weights must hash to; required with a URI. cache_dir: where downloads are kept; None takes the folder of the
+    settings. Raises InputError for an unknown name and WeightsError for weights that are missing, altered or do not
     fit.
     """
     if name not in ESTIMATORS:

@@ -26,7 +26,7 @@ def ingest(
     ] = None,
     estimator: Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, ...")] = "dis",
     weights: Annotated[
-        str | None, typer.Option(help="Weights of the estimator: torchvision name, file or URI.")
+        str | None, typer.Option(help="Weights of the estimator: a name of gwm weights, a file or a URI.")
     ] = None,
     sha256: Annotated[str | None, typer.Option(help="SHA-256 that the weights must have.")] = None,
     gaps: Annotated[str, typer.Option(help="Frame gaps: davis, fbms, or a list such as 1,-1,2,-2.")] = "davis",

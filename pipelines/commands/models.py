@@ -56,7 +56,7 @@ def evaluate(
     json_file: Annotated[str | None, typer.Option("--json", help="Write the scores to this file.")] = None,
     report: Annotated[str | None, typer.Option(help="Write an HTML report into this folder.")] = None,
     features: Annotated[str, typer.Option(help="Merge segments by decoder, colour, motion or dino.")] = "decoder",
-    feature_weights: Annotated[str | None, typer.Option(help="DINO ViT checkpoint: a file or a URI.")] = None,
+    feature_weights: Annotated[str | None, typer.Option(help="DINO ViT: dino-vit-s8, a file or a URI.")] = None,
     feature_sha256: Annotated[str | None, typer.Option(help="SHA-256 of the checkpoint; required for a URI.")] = None,
 ) -> None:
     """Score a model on annotated sequences: label-free first, ground-truth-chosen beside it, labelled as such."""

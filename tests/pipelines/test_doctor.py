@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from pipelines import doctor
 from pipelines.cli import app
+from tasks.optical_flow import DEFAULT_WEIGHTS
 from tasks.settings import Settings
 
 
@@ -50,11 +51,20 @@ def test_packages_are_held_to_what_is_required(requirement: str, status: str, de
 
 
 def test_weights_that_are_cached_need_no_network(tmp_path: Path) -> None:
-    file = tmp_path / "weights.pth"
-    assert doctor._weights_file("raft", file, "http://127.0.0.1:1/weights.pth", offline=True).status == "warn"
-    assert "not reachable" in doctor._weights_file("raft", file, "http://127.0.0.1:1/weights.pth", False).detail
+    file, url = tmp_path / "weights.pth", "http://127.0.0.1:1/weights.pth"
+    offline = doctor._weights_file("raft", file, url, True, "--estimator dis")
+    assert (offline.status, offline.detail) == (
+        "warn",
+        f"not looked for (--offline); put the file at {file} or use --estimator dis",
+    )
+    assert "not reachable" in doctor._weights_file("raft", file, url, False, "--estimator dis").detail
     file.touch()
-    assert doctor._weights_file("raft", file, "http://127.0.0.1:1/weights.pth", offline=True).status == "ok"
+    assert doctor._weights_file("raft", file, url, True, "--estimator dis").status == "ok"
+
+
+def test_every_weights_file_that_defaults_ask_for_is_looked_for(settings: Settings) -> None:
+    found = {finding.name for finding in doctor.examine(settings, offline=True) if finding.area == "weights"}
+    assert found >= {"dis", "dino-vit-b8", *DEFAULT_WEIGHTS.values()}
 
 
 def test_a_taken_port_is_a_warning(settings: Settings) -> None:

@@ -44,7 +44,8 @@ def test_features_that_can_not_be_made_are_told(benchmark_of_two, model_uri):
     for merging, message in (
         (MergingFeatures(name="clip"), "expected one of decoder, colour, motion, dino"),
         (MergingFeatures(name="dino"), "needs its weights"),
-        (MergingFeatures(name="dino", weights="missing.pth"), "no DINO weights at missing.pth"),
+        (MergingFeatures(name="dino", weights="missing.pth"), "no weights 'missing.pth' for dino-vit-s8.*dino-vit-b8"),
+        (MergingFeatures(name="dino", weights="moby-swin-t"), "moby-swin-t are weights of swin-tiny for dino-vit-s8"),
     ):
         with pytest.raises(GwmError, match=message):
             evaluate(EvaluationJob(model_uri=model_uri, merging=merging), benchmark_of_two)
