@@ -6,6 +6,7 @@ the headline, everything that saw an annotation is marked so (tasks/scores.py).
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,17 +14,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from model.metrics import PROTOCOLS
 from tasks.benchmarks import Benchmark, BenchmarkSequence
 from tasks.cluster import ray_session, resources
 from tasks.clustering import ClusteringBaseline, build_clustering, describe_clustering
-from tasks.errors import GwmError
+from tasks.errors import FootageError, GwmError
 from tasks.evaluate_sequence import PictureRow, SequenceResult, evaluate_sequence
 from tasks.features import MergingFeatures, build_features
 from tasks.model_package import load_model, read_description
 from tasks.optical_flow import build_estimator
 from tasks.pool import PoolResult, run_pool
 from tasks.report import render_report
-from tasks.scores import HEADLINE_PROTOCOL, LABEL_FREE, EvaluatedModel, EvaluationReport
+from tasks.scores import LABEL_FREE, EvaluatedModel, EvaluationReport, SequenceScores
 from tasks.segment_clip import ClipOptions, ClipSegmenter
 from tasks.settings import Settings
 from tasks.storage import location
@@ -37,6 +39,7 @@ class EvaluationJob:
     model_uri: folder of a saved model. optical_flow: name of the estimator for the label-free choice; None chooses
     by the image border alone. merging: what segments are merged by for the ground-truth choice. num_pictured: frames
     per sequence that are drawn for the report. baseline: scored in place of the model, on the keys that merging names.
+    clip: None looks at clips as the benchmark asks for.
     """
 
     model_uri: str
@@ -44,7 +47,7 @@ class EvaluationJob:
     flow_weights: str | None = None
     flow_weights_sha256: str | None = None
     merging: MergingFeatures = field(default_factory=MergingFeatures)
-    clip: ClipOptions = field(default_factory=ClipOptions)
+    clip: ClipOptions | None = None
     device: str = "cpu"
     num_pictured: int = 4
     baseline: ClusteringBaseline | None = None
@@ -114,14 +117,15 @@ def evaluate(
     Raises ModelNotFoundError, FootageError for a sequence that can not be scored, GwmError when a worker dies: an
     average over fewer sequences than asked for would not be the number it claims to be.
     """
-    started = time.monotonic()
+    started, job = time.monotonic(), _as_benchmark_asks(job, benchmark)
     model = describe_clustering(job.baseline, job.merging) if job.baseline else _describe(job.model_uri, reference)
     collected: dict[str, SequenceResult] = {}
 
     def collect(name: str, result: SequenceResult) -> None:
+        _require_headline(result.scores, benchmark.headline_protocol)
         collected[name] = result
         if on_progress:
-            j = result.scores.mean("J", HEADLINE_PROTOCOL, LABEL_FREE)
+            j = result.scores.mean("J", benchmark.headline_protocol, LABEL_FREE)
             on_progress(
                 EvaluationProgress(sequence=name, j=j, num_done=len(collected), num_sequences=len(benchmark.sequences))
             )
@@ -139,6 +143,9 @@ def evaluate(
         sequences=tuple(result.scores for result in results),
         optical_flow=job.optical_flow,
         features=job.merging.name,
+        headline_protocol=benchmark.headline_protocol,
+        coverage=benchmark.coverage,
+        notes=benchmark.notes,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
     )
@@ -162,6 +169,22 @@ def log_evaluation(evaluation: Evaluation, settings: Settings) -> str | None:
         evaluation.write(json_file=Path(folder) / "scores.json", html_file=Path(folder) / "report.html")
         run.log_folder(Path(folder), f"evaluation/{report.benchmark}")
     return run.run_id
+
+
+def _as_benchmark_asks(job: EvaluationJob, benchmark: Benchmark) -> EvaluationJob:
+    if job.clip is not None or benchmark.saliency_gaps is None:
+        return job
+    return replace(job, clip=ClipOptions(gaps=benchmark.saliency_gaps))
+
+
+def _require_headline(scores: SequenceScores, protocol: str) -> None:
+    """Raise FootageError for a sequence too short for the headline: an average without it would be another number."""
+    if math.isnan(scores.mean("J", protocol, LABEL_FREE)):
+        raise FootageError(
+            "too_short",
+            f"sequence {scores.name} has {scores.num_frames} frames, {len(scores.frames)} of them annotated, of which "
+            f"the headline's average ({PROTOCOLS[protocol].description}) counts none; name the others to score them",
+        )
 
 
 def _evaluate_on_ray(
