@@ -82,10 +82,11 @@ def motion_features(
 class DinoFeatures:
     """Keys of the last block of a DINO ViT, on images of the network's size (GWM's released merging: ViT-S/8).
 
+    image_size: rows and columns; None takes the images' own, as GWM's code does for still images (ViT-B/8).
     keys: a ``model.networks.dino_vit.DinoKeys``; not named in the signature, since timm takes seconds to import.
     """
 
-    def __init__(self, keys: nn.Module, *, image_size: tuple[int, int] = (128, 224)) -> None:
+    def __init__(self, keys: nn.Module, *, image_size: tuple[int, int] | None = (128, 224)) -> None:
         self.keys = keys
         self.image_size = image_size
         self._mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
@@ -99,7 +100,8 @@ class DinoFeatures:
         flow: Float[Tensor, "b 2 Hf Wf"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Return the keys; the images are resized as for the segmentation network."""
-        resized = resize_image(images.float(), self.image_size)
+        height, width = images.shape[-2:]
+        resized = resize_image(images.float(), self.image_size or (height, width))
         normalised = (resized - self._mean.to(resized)) / self._std.to(resized)
         (features,) = self.keys(normalised).values()
         return features

@@ -42,3 +42,14 @@ class Method(Protocol):
     def segment(self, images: Float[Tensor, "b 3 H W"]) -> Segmentation:
         """Split RGB images in 0..255, of any size, into K soft segments at the network's own resolution."""
         ...
+
+
+@runtime_checkable
+class AnySizeMethod(Protocol):
+    """A method whose network can look at images at any size; still images are scored at their own."""
+
+    num_segments: int
+
+    def segment_at(self, images: Float[Tensor, "b 3 H W"], size: tuple[int, int]) -> Segmentation:
+        """Split images like ``Method.segment``, the network looking at ``size`` (rows, columns)."""
+        ...

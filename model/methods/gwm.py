@@ -30,6 +30,7 @@ from model.types import FramePair, LossTerms, Segmentation
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255; GWM's released configuration
 IMAGENET_STD = (58.395, 57.12, 57.375)
+LEAST_SIDE = 16  # of an image, in rows and columns: the U-Net halves four times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +76,9 @@ class GwmConfig:
             raise InputError(f"num_segments={self.num_segments}: expected 2 or more, foreground and background")
         if self.base_channels < 1:
             raise InputError(f"base_channels={self.base_channels}: expected 1 or more")
-        if min(self.image_size) < 16:
+        if min(self.image_size) < LEAST_SIDE:
             raise InputError(
-                f"image_size={self.image_size}: the U-Net halves four times, so 16 rows and columns at least"
+                f"image_size={self.image_size}: the U-Net halves four times, so {LEAST_SIDE} rows and columns at least"
             )
         if self.network == "unet" and self.maskformer != MaskFormerConfig():
             raise InputError(
@@ -144,8 +145,14 @@ class Gwm(nn.Module):
 
         Features: what a U-Net's decoder ends with, or the deepest map of a MaskFormer's backbone.
         """
-        resized = resize_image(images.float(), self.config.image_size)
-        logits, features = self.network(self._normalise(resized))
+        return self.segment_at(images, self.config.image_size)
+
+    @torch.no_grad()
+    def segment_at(self, images: Num[Tensor, "b 3 H W"], size: tuple[int, int]) -> Segmentation:
+        """Split images like ``segment``, at ``size`` (rows, columns) of 16 at least, such as the images' own."""
+        if min(size) < LEAST_SIDE:
+            raise InputError(f"size={size}: the network halves four times, so {LEAST_SIDE} rows and columns at least")
+        logits, features = self.network(self._normalise(resize_image(images.float(), size)))
         return Segmentation(probabilities=logits.float().softmax(1), features=features.float())
 
     def load_backbone(self, state: Mapping[str, Tensor], source: str) -> None:
