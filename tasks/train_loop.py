@@ -24,7 +24,6 @@ from torch import nn
 
 from model.methods import build_method
 from model.methods.base import Method
-from model.weights import fit_state_dict
 from tasks.catalog import open_dataset
 from tasks.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, restore_checkpoint, save_checkpoint
 from tasks.code_version import code_version
@@ -32,12 +31,12 @@ from tasks.config import ExperimentConfig
 from tasks.dataset import FrameReader
 from tasks.held_out import training_part
 from tasks.loader import TrainingLoader
-from tasks.model_package import Provenance, load_model
+from tasks.model_package import Provenance
 from tasks.optimiser import build_optimiser
 from tasks.recorder import Recorder
-from tasks.registry import resolve_model
 from tasks.run_folder import RunFolder, TrainingProgress
 from tasks.settings import Settings
+from tasks.starting_weights import load_starting_weights
 from tasks.storage import Location
 from tasks.tracking import open_run
 from tasks.train_step import SkipCounter, train_step
@@ -97,9 +96,9 @@ def run_training(job: TrainingJob, place: WorkerPlace, on_progress: ProgressCall
     """Train from the newest checkpoint, or from the beginning, to the last step; rank 0 leaves a checkpoint of it."""
     _limit_threads(job.settings, place)
     config = job.experiment.optimisation
-    module = _build(job, place)
-    optimiser = build_optimiser(module, config)
     checkpoint = _agreed_checkpoint(job, place)
+    module = _build(job, place, begins=checkpoint is None)
+    optimiser = build_optimiser(module, config)
     if checkpoint is not None:
         restore_checkpoint(checkpoint, method=module, optimiser=optimiser)
     start = checkpoint.step if checkpoint else 0
@@ -155,14 +154,13 @@ def _keep(
         recorder.deliver()
 
 
-def _build(job: TrainingJob, place: WorkerPlace) -> nn.Module:
-    """Build the method with weights that depend on the seed only, or those of the initial model."""
+def _build(job: TrainingJob, place: WorkerPlace, *, begins: bool) -> nn.Module:
+    """Build the method; where training begins, with weights that depend on the seed and what it starts from only."""
     config = job.experiment.optimisation
     torch.manual_seed(config.seed)
     module = build_method(job.experiment.method)
-    if job.initial_model is not None:
-        loaded = load_model(str(resolve_model(job.initial_model, job.settings)))
-        fit_state_dict(module, cast(nn.Module, loaded.method).state_dict(), source=job.initial_model)
+    if begins:
+        load_starting_weights(module, job.experiment.method, job.initial_model, job.settings)
     if config.channels_last:
         module = module.to(memory_format=torch.channels_last)
     if place.world_size > 1 and place.device.type == "cuda":

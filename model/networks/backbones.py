@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from jaxtyping import Float
 from timm.models.resnet import Bottleneck, ResNet
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
@@ -100,7 +99,10 @@ class SwinBackbone(Backbone):
         return levels
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Load a classifier's or MoBY's weights, all but its head; the output norms, which it lacks, stay."""
+        """Load a classifier's or MoBY's weights, all but its head; raise WeightsError if they are another network's.
+
+        The output norms, which none of these has, stay as they are.
+        """
         fit_state_dict(self.swin, _without(state, "head.", "norm."), source)
 
 
@@ -152,9 +154,8 @@ class ResNetBackbone(Backbone):
         return levels
 
     def load_pretrained(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Load a classifier's weights, all but its head; torchvision's fit too."""
-        counters = {name: torch.tensor(0) for name in self.resnet.state_dict() if name.endswith("num_batches_tracked")}
-        fit_state_dict(self.resnet, counters | _without(state, "fc."), source)  # older files have no counters
+        """Load a classifier's weights, all but its head; raise WeightsError if they are another network's."""
+        fit_state_dict(self.resnet, _without(state, "fc."), source)
 
     def _batch_norms(self) -> list[nn.Module]:
         return [part for part in self.resnet.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]

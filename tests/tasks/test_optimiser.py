@@ -68,6 +68,50 @@ def test_groups_hold_every_trainable_parameter_of_a_method_once() -> None:
     assert set(grouped) == {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
 
 
+class Table(nn.Module):
+    """Stands for timm's networks, whose embeddings are plain parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.ones(3))
+        self.relative_position_bias_table = nn.Parameter(torch.ones(5))
+        self.linear = nn.Linear(2, 1)
+
+
+class Pretrained(nn.Module):
+    """A method with a backbone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.ModuleDict({"backbone": Table(), "head": nn.Linear(2, 1)})
+
+
+def test_a_backbone_has_a_rate_of_its_own_and_tables_are_not_decayed() -> None:
+    module = Pretrained()
+    optimiser = build_optimiser(module, OptimisationConfig(backbone_rate_factor=0.1, weight_decay=0.5))
+    set_learning_rate(optimiser, 0.1)
+    found = [([p.numel() for p in g["params"]], g["lr"], g["weight_decay"]) for g in optimiser.param_groups]
+    assert found == [
+        ([2, 1], 0.1, 0.5),
+        ([2, 1], pytest.approx(0.01), 0.5),
+        ([3, 5], pytest.approx(0.01), 0.0),
+    ]
+    module.network["backbone"].requires_grad_(False)
+    (group,) = build_optimiser(module, OptimisationConfig(backbone_rate_factor=0.1)).param_groups
+    assert [p.numel() for p in group["params"]] == [2, 1]
+
+
+def test_optimisers_saved_without_factors_are_restored() -> None:
+    module = Pretrained()
+    optimiser = build_optimiser(module, OptimisationConfig())
+    state = optimiser.state_dict()
+    for group in state["param_groups"]:
+        del group["rate_factor"]
+    optimiser.load_state_dict(state)
+    set_learning_rate(optimiser, 0.25)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.25, 0.25]
+
+
 def test_weight_decay_only_shrinks_the_decayed_group() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     optimiser = build_optimiser(module, OptimisationConfig(weight_decay=0.5))
