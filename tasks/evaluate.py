@@ -7,7 +7,6 @@ the headline, everything that saw an annotation is marked so (tasks/scores.py).
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,20 +15,18 @@ from pathlib import Path
 
 from model.metrics import PROTOCOLS
 from tasks.benchmarks import Benchmark, BenchmarkSequence
-from tasks.cluster import ray_session, resources
 from tasks.clustering import ClusteringBaseline, build_clustering, describe_clustering
-from tasks.errors import FootageError, GwmError
+from tasks.errors import FootageError
 from tasks.evaluate_sequence import PictureRow, SequenceResult, evaluate_sequence
+from tasks.evaluation_run import describe_model, log_scores, score_on_ray
 from tasks.features import MergingFeatures, build_features
-from tasks.model_package import load_model, read_description
+from tasks.model_package import load_model
 from tasks.optical_flow import build_estimator
-from tasks.pool import PoolResult, run_pool
 from tasks.report import render_report
-from tasks.scores import LABEL_FREE, EvaluatedModel, EvaluationReport, SequenceScores
+from tasks.scores import LABEL_FREE, EvaluationReport, SequenceScores
 from tasks.segment_clip import ClipOptions, ClipSegmenter
 from tasks.settings import Settings
 from tasks.storage import location
-from tasks.tracking import MetricPoint, find_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +115,7 @@ def evaluate(
     average over fewer sequences than asked for would not be the number it claims to be.
     """
     started, job = time.monotonic(), _as_benchmark_asks(job, benchmark)
-    model = describe_clustering(job.baseline, job.merging) if job.baseline else _describe(job.model_uri, reference)
+    model = describe_clustering(job.baseline, job.merging) if job.baseline else describe_model(job.model_uri, reference)
     collected: dict[str, SequenceResult] = {}
 
     def collect(name: str, result: SequenceResult) -> None:
@@ -135,7 +132,9 @@ def evaluate(
         for sequence in benchmark.sequences:
             collect(sequence.name, worker.run(sequence))
     else:
-        _evaluate_on_ray(job, benchmark, settings or Settings(), parallel, collect)
+        score_on_ray(
+            SequenceWorker, job, benchmark.sequences, settings or Settings(), parallel=parallel, collect=collect
+        )
     results = [collected[sequence.name] for sequence in benchmark.sequences]
     report = EvaluationReport(
         benchmark=benchmark.name,
@@ -158,17 +157,7 @@ def log_evaluation(evaluation: Evaluation, settings: Settings) -> str | None:
     Returns None for a model that no run is known of: it has none, or was trained with another MLflow.
     """
     report = evaluation.report
-    run = find_run(settings, report.model.mlflow_run_id) if report.model.mlflow_run_id else None
-    if run is None:
-        return None
-    step, now = report.model.step or 0, time.time_ns() // 1_000_000
-    run.send(
-        [MetricPoint(key=key, value=value, step=step, timestamp_ms=now) for key, value in report.metrics().items()]
-    )
-    with tempfile.TemporaryDirectory(prefix="gwm_evaluation_") as folder:
-        evaluation.write(json_file=Path(folder) / "scores.json", html_file=Path(folder) / "report.html")
-        run.log_folder(Path(folder), f"evaluation/{report.benchmark}")
-    return run.run_id
+    return log_scores(evaluation, report.model, report.benchmark, report.metrics(), settings)
 
 
 def _as_benchmark_asks(job: EvaluationJob, benchmark: Benchmark) -> EvaluationJob:
@@ -185,43 +174,3 @@ def _require_headline(scores: SequenceScores, protocol: str) -> None:
             f"sequence {scores.name} has {scores.num_frames} frames, {len(scores.frames)} of them annotated, of which "
             f"the headline's average ({PROTOCOLS[protocol].description}) counts none; name the others to score them",
         )
-
-
-def _evaluate_on_ray(
-    job: EvaluationJob,
-    benchmark: Benchmark,
-    settings: Settings,
-    parallel: int,
-    collect: Callable[[str, SequenceResult], None],
-) -> None:
-    def on_result(result: PoolResult[BenchmarkSequence]) -> None:
-        if result.status == "raised" and isinstance(result.error, GwmError):
-            raise result.error
-        if result.status != "done":
-            raise GwmError(
-                f"sequence {result.item.name} could not be scored after {result.attempts} attempts: {result.error}"
-            ) from result.error
-        collect(result.item.name, result.value)
-
-    with ray_session(settings):
-        shares = resources(settings)
-        shares = replace(shares, num_actors=min(parallel, len(benchmark.sequences)))
-        job = replace(job, device=shares.device)
-        run_pool(SequenceWorker, (job,), benchmark.sequences, resources=shares, on_result=on_result)
-
-
-def _describe(model_uri: str, reference: str | None) -> EvaluatedModel:
-    place = location(model_uri)
-    description = read_description(place)
-    experiment, provenance = description["experiment"], description["provenance"]
-    return EvaluatedModel(
-        reference=reference or place.uri,
-        weights_sha256=description["weights_sha256"],
-        experiment=experiment["name"],
-        num_segments=experiment["method"]["num_segments"],
-        step=provenance["step"],
-        training_id=provenance["training_id"],
-        dataset_uri=provenance["dataset_uri"],
-        dataset_version=provenance["dataset_version"],
-        mlflow_run_id=provenance["mlflow_run_id"],
-    )

@@ -12,63 +12,23 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from model.metrics import PROTOCOLS, ScoredFrames, SequenceStatistics, average, counted_scores, statistics
+from tasks.foreground_choices import (
+    FOREGROUND_CHOICES,
+    GROUND_TRUTH_PER_FRAME,
+    LABEL_FREE,
+    ORACLE_PER_CLIP,
+    ORACLE_PER_FRAME,
+    ForegroundChoice,
+)
 
 Measure = Literal["J", "F"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
-
-LABEL_FREE = "label-free"
-GROUND_TRUTH_PER_FRAME = "ground-truth-per-frame"
-ORACLE_PER_CLIP = "oracle-per-clip"
-ORACLE_PER_FRAME = "oracle-per-frame"
 
 HEADLINE_PROTOCOL = "gwm"
 """How the headline is averaged where a benchmark does not say otherwise (``Benchmark.headline_protocol``)."""
 
 CHECKPOINT_CHOICE = "last step"
 """Checkpoints are never selected by a score; what is evaluated is where training stopped."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForegroundChoice:
-    """How segments became a foreground."""
-
-    name: str
-    title: str
-    description: str
-    uses_annotations: bool
-
-
-FOREGROUND_CHOICES: dict[str, ForegroundChoice] = {
-    choice.name: choice
-    for choice in (
-        ForegroundChoice(
-            name=LABEL_FREE,
-            title="label-free",
-            description="one grouping of the segments per clip, chosen by motion and image border without labels",
-            uses_annotations=False,
-        ),
-        ForegroundChoice(
-            name=GROUND_TRUTH_PER_FRAME,
-            title="ground truth per frame",
-            description="segments merged to two groups by the features this report names, then the group that fits the "
-            "annotation better, frame by frame: as the authors' code of GWM reports, which merges by DINO keys",
-            uses_annotations=True,
-        ),
-        ForegroundChoice(
-            name=ORACLE_PER_CLIP,
-            title="oracle per clip",
-            description="the grouping of each clip with the highest mean J: the most a clip-level rule can reach",
-            uses_annotations=True,
-        ),
-        ForegroundChoice(
-            name=ORACLE_PER_FRAME,
-            title="oracle per frame",
-            description="the best grouping of every single frame: the most that these segments allow",
-            uses_annotations=True,
-        ),
-    )
-}
-"""In the order in which they are shown; only the first may decide anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,3 +255,23 @@ def _average(sequences: Sequence[SequenceScores], measure: Measure, protocol: st
     has_frames = [bool(counted_scores(values[name], protocol, frames[name])) for name in values]
     enough = all(has_frames) if PROTOCOLS[protocol].by_sequence else any(has_frames)
     return average(values, protocol, frames) if enough else math.nan
+
+
+__all__ = [
+    "CHECKPOINT_CHOICE",
+    "FOREGROUND_CHOICES",
+    "GROUND_TRUTH_PER_FRAME",
+    "HEADLINE_PROTOCOL",
+    "LABEL_FREE",
+    "MEASURES",
+    "ORACLE_PER_CLIP",
+    "ORACLE_PER_FRAME",
+    "EvaluatedModel",
+    "EvaluationReport",
+    "ForegroundChoice",
+    "FrameScores",
+    "Measure",
+    "Score",
+    "SequenceScores",
+    "with_nulls",
+]
