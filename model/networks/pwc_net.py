@@ -1,9 +1,8 @@
-"""PWC-Net (Sun et al., CVPR 2018) with dense connections and the context network, as NVlabs/PWC-Net in PyTorch.
+"""PWC-Net (Sun et al., CVPR 2018) with dense connections and the context network, as NVlabs/PWC-Net has it in PyTorch.
 
-The same network is in sniklaus/pytorch-pwc; weights of both ports convert to ours. Two places where ports differ: the
-least share of a warped feature that must come from inside the frame (0.9999 there, 0.999 here), which no test footage
-can tell apart; and newer versions of the second port, which sample with half-pixel corners but still scale flow by
-size - 1. Here a flow of one pixel samples one pixel further, as the weights were trained.
+sniklaus/pytorch-pwc is the same network; weights of both convert to ours. They differ in two details: a warped feature
+counts when 0.9999 of it comes from inside the frame there, 0.999 here as in the second; and newer versions of the
+second stretch each displacement by size / (size - 1), which the weights were not trained with and this does not do.
 """
 
 from __future__ import annotations

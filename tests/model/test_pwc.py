@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import pickletools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,11 +174,26 @@ def arflow_file(path: Path) -> type[ArflowEstimator]:
     return ArflowEstimator
 
 
+def as_python_2(saved: bytes) -> bytes:
+    """A file of ``torch.save`` in its old format, with the byte strings that Python 2 pickled for names."""
+    source, rewritten = io.BytesIO(saved), b""
+    for _ in range(5):  # magic number, version, system, content, keys of what follows: one pickle each
+        steps = [(code.name, value, at) for code, value, at in pickletools.genops(source)]
+        ends = [at for _, _, at in steps[1:]] + [source.tell()]
+        for (code, value, at), end in zip(steps, ends, strict=True):
+            if code == "BINUNICODE":
+                rewritten += pickle.SHORT_BINSTRING + bytes([len(value)]) + value.encode()
+            else:
+                rewritten += saved[at:end]
+    return rewritten + source.read()
+
+
 def test_files_of_the_authors_are_read(pwc: PwcNetEstimator, pwc_state: reference.State, tmp_path: Path) -> None:
     state = pwc_state | {"deconv2.weight": torch.zeros(2, 2, 4, 4), "deconv2.bias": torch.zeros(2)}
     pair = frames(2, 64, 64)
     expected = flow_between(pwc, *pair)
-    torch.save(state, tmp_path / "pwc_net.pth.tar", _use_new_zipfile_serialization=False)  # NVlabs used PyTorch 0.2
+    torch.save({"state_dict": state}, saved := io.BytesIO(), _use_new_zipfile_serialization=False)
+    (tmp_path / "pwc_net.pth.tar").write_bytes(as_python_2(saved.getvalue()))  # NVlabs: Python 2.7, PyTorch 0.2
     pwc_file(tmp_path / "network-default.pytorch")
     save_state_dict(pwc._network.state_dict(), tmp_path / "ours.safetensors")
     for path in tmp_path.iterdir():
