@@ -14,9 +14,11 @@ import torch
 from torchvision.models.optical_flow import Raft_Small_Weights, raft_small
 
 from model.errors import InputError, WeightsError
+from model.optical_flow import clip_flows
 from model.weights import sha256_of
 from tasks.named_weights import NAMED_WEIGHTS
 from tasks.optical_flow import DEFAULT_WEIGHTS, ESTIMATORS, build_estimator
+from tests.model.reference_pwc import nvlabs_names, random_arflow, random_pwc_net
 from tests.shared import GOLDEN, shared_or_skip
 
 
@@ -28,7 +30,17 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", list(ESTIMATORS))
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files in the formats of ARFlow's and PWC-Net's authors."""
+    folder = tmp_path_factory.mktemp("random")
+    files = {"arflow": folder / "pwclite_ar.tar", "pwc": folder / "pwc_net.pth.tar"}
+    torch.save({"epoch": 1, "state_dict": random_arflow()}, files["arflow"])
+    torch.save({"state_dict": random_pwc_net(nvlabs_names())}, files["pwc"])
+    return files
+
+
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if not name.startswith(("arflow", "pwc"))])
 def test_the_name_asked_for_is_the_name_recorded(name: str, tmp_path: Path) -> None:
     if name.startswith("dis"):
         estimator = build_estimator(name)
@@ -39,6 +51,26 @@ def test_the_name_asked_for_is_the_name_recorded(name: str, tmp_path: Path) -> N
         estimator = build_estimator(name, str(weights), cache_dir=tmp_path)
         assert estimator.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert estimator.name == name
+
+
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if name.startswith(("arflow", "pwc"))])
+def test_arflow_and_pwc_run_with_a_file_and_not_without(
+    name: str, random_weights: dict[str, Path], tmp_path: Path
+) -> None:
+    network = name.partition("-")[0]
+    estimator = build_estimator(name, str(random_weights[network]), cache_dir=tmp_path)
+    assert estimator.name == name
+    assert estimator.weights_sha256 == sha256_of(random_weights[network])
+    frames = [torch.full((3, 40, 60), value, dtype=torch.uint8) for value in (50, 60)]
+    first, _ = clip_flows(estimator, frames, (1,))
+    assert first[1] is not None
+    assert first[1].shape == (2, 40, 60)
+    assert first[1].isfinite().all()
+    with pytest.raises(WeightsError, match=rf"'{network}' needs weights.*one of {network}-\w+, {network}-sintel"):
+        build_estimator(name, cache_dir=tmp_path)
+    other = random_weights["pwc" if network == "arflow" else "arflow"]
+    with pytest.raises(WeightsError, match="does not fit Pwc"):
+        build_estimator(name, str(other), cache_dir=tmp_path)
 
 
 def test_unknown_names_and_needless_weights_are_refused() -> None:
