@@ -12,7 +12,6 @@ The spool is what keeps both the memory constant and the network from running tw
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,18 +25,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.clip_evidence import ClipEvidence
 from model.features import FeatureSource
-from model.foreground import ClipEvidence, ForegroundRule, Grouping, choose_grouping, group_mask
+from model.foreground import ForegroundRule, Grouping, choose_grouping, group_mask
 from model.methods.base import Method
 from model.optical_flow import OpticalFlowEstimator, clip_flows
 from model.saliency import motion_saliency
 from model.types import Segmentation
 from tasks.errors import InputError
 from tasks.pictures import Picture
+from tasks.probability_spool import ProbabilitySpool
 
 _BATCH_PIXELS = 4_000_000  # native pixels of one batch, 12 bytes each as float32: bounds memory for 4K footage
 _LEAST_FLOW_SIDE = 32
-_SPOOL_SCALE = 65535  # probabilities as uint16: error 8e-6, half the size of float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class ClipOptions:
     flow_max_side: frames are reduced to this longer side before optical flow; the network sees 224 columns,
         so flow at twice that resolution loses nothing that the saliency could keep.
     batch_size: frames per network call, fewer for large frames.
-    rule: how the foreground is chosen; ``motion`` falls back to ``border`` where there is no flow.
+    rule: how the foreground is chosen; ``motion`` falls back to ``appearance`` where there is no flow.
     """
 
     gaps: tuple[int, ...] = (1, -1)
@@ -62,47 +62,6 @@ class ClipOptions:
                 f"ClipOptions(flow_max_side={self.flow_max_side}, batch_size={self.batch_size}): expected at "
                 "least 32 pixels and 1 frame"
             )
-
-
-class ProbabilitySpool:
-    """Soft segments of a clip on disk: appended once, read in any order, deleted by ``close``."""
-
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="gwm_segments_")  # noqa: SIM115 - closed by close()
-        self._shape: tuple[int, int, int] | None = None
-        self.num_frames = 0
-
-    def append(self, probabilities: Tensor) -> None:
-        """Add frames [t, k, h, w]; every frame of a clip has the same shape."""
-        shape = (int(probabilities.shape[1]), int(probabilities.shape[2]), int(probabilities.shape[3]))
-        if self._shape not in (None, shape):
-            raise InputError(f"segments of shape {shape} after {self._shape}: one clip has one size")
-        self._shape = shape
-        levels = (probabilities.detach().cpu().float() * _SPOOL_SCALE).round().clamp(0, _SPOOL_SCALE)
-        self._file.seek(self.num_frames * self._frame_bytes)
-        self._file.write(levels.numpy().astype(np.uint16).tobytes())
-        self.num_frames += len(probabilities)
-
-    def read(self, frame: int) -> Tensor:
-        """Return frame ``frame`` as float32 [k, h, w]."""
-        if self._shape is None or not 0 <= frame < self.num_frames:
-            raise InputError(f"frame {frame}: the clip has frames 0 to {self.num_frames - 1}")
-        self._file.seek(frame * self._frame_bytes)
-        levels = np.frombuffer(self._file.read(self._frame_bytes), dtype=np.uint16)
-        return torch.from_numpy(levels.astype(np.float32) / _SPOOL_SCALE).view(self._shape)
-
-    @property
-    def num_segments(self) -> int:
-        """K; 0 before the first frame."""
-        return self._shape[0] if self._shape else 0
-
-    @property
-    def _frame_bytes(self) -> int:
-        return int(np.prod(self._shape)) * 2 if self._shape else 0
-
-    def close(self) -> None:
-        """Delete the temporary file."""
-        self._file.close()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +116,7 @@ class ClipSegmenter:
     ) -> None:
         """Hold the parts.
 
-        estimator: None leaves motion out: the foreground is then chosen by the border rule.
+        estimator: None leaves motion out: the foreground is then chosen by appearance.
         features: what segments are merged by; None leaves the network's own features in its segmentation.
         """
         self.method = method
@@ -167,6 +126,10 @@ class ClipSegmenter:
         self.device = torch.device(device)
         if isinstance(method, torch.nn.Module):
             method.to(self.device).eval()
+
+    def with_method(self, method: Method) -> ClipSegmenter:
+        """Return a segmenter with another method and all else alike."""
+        return ClipSegmenter(method, self.estimator, self.options, features=self.features, device=str(self.device))
 
     def segment_clip(
         self,
@@ -188,7 +151,7 @@ class ClipSegmenter:
                 if on_batch:
                     on_batch(spool.num_frames, segmentation)
                 spool.append(segmentation.probabilities)
-                self._gather(evidence, segmentation.probabilities, flows)
+                self._gather(evidence, segmentation.probabilities, images, flows)
                 del images, flows  # else this batch stays while the next one is gathered
                 if on_frame:
                     on_frame(spool.num_frames)
@@ -242,16 +205,23 @@ class ClipSegmenter:
         return replace(segmentation, features=features)
 
     @torch.no_grad()
-    def _gather(self, evidence: ClipEvidence, probabilities: Tensor, flows: Sequence[dict[int, Tensor | None]]) -> None:
+    def _gather(
+        self,
+        evidence: ClipEvidence,
+        probabilities: Tensor,
+        frames: Sequence[Picture],
+        flows: Sequence[dict[int, Tensor | None]],
+    ) -> None:
         """Add a batch to the evidence, frames with flow and frames without apart."""
         size = (int(probabilities.shape[-2]), int(probabilities.shape[-1]))
+        images = _small_images(frames, size).to(probabilities.device)
         maps = _saliency_by_frame(flows, size)
         still = [index for index in range(len(flows)) if index not in maps]
         if maps:
             saliency = torch.stack(list(maps.values())).to(probabilities.device)
-            evidence.update(probabilities[list(maps)], saliency)
+            evidence.update(probabilities[list(maps)], saliency, images[list(maps)])
         if still:
-            evidence.update(probabilities[still], None)
+            evidence.update(probabilities[still], None, images[still])
 
 
 def _saliency_by_frame(flows: Sequence[dict[int, Tensor | None]], size: tuple[int, int]) -> dict[int, Tensor]:
@@ -265,6 +235,12 @@ def _saliency_by_frame(flows: Sequence[dict[int, Tensor | None]], size: tuple[in
     for (index, _), saliency in zip(known, motion_saliency(reduced), strict=True):
         by_frame.setdefault(index, []).append(saliency)
     return {index: torch.stack(maps).mean(0) for index, maps in by_frame.items()}
+
+
+def _small_images(frames: Sequence[Picture], size: tuple[int, int]) -> Tensor:
+    """Return the frames at ``size`` (rows, columns), uint8 [t, 3, h, w]: only their colours are compared."""
+    small = [cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA) for frame in frames]
+    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)
 
 
 def _one_flow_each(flows: Sequence[dict[int, Tensor | None]], device: torch.device) -> Tensor | None:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from model.foreground import ClipEvidence, choose_grouping, group_mask
+from model.clip_evidence import ClipEvidence
+from model.foreground import choose_grouping, group_mask
 from tasks.errors import InputError
 from tasks.model_package import LoadedModel, load_model
 
@@ -40,15 +41,17 @@ class ServedModel:
     def _segment(self, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         probabilities = self.loaded.method.segment(batch).probabilities
-        soft = torch.cat([_foreground(image) for image in probabilities.split(1)])  # [n, h, w]
+        soft = torch.cat(
+            [_foreground(*pair) for pair in zip(probabilities.split(1), batch.split(1), strict=True)]
+        )  # [n, h, w]
         full = F.interpolate(soft[:, None], size=images.shape[1:3], mode="bilinear", align_corners=False)[:, 0]
         return {"masks": (full > 0.5).numpy(), "probabilities": probabilities.numpy()}
 
 
-def _foreground(probabilities: torch.Tensor) -> torch.Tensor:
+def _foreground(probabilities: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     evidence = ClipEvidence(probabilities.shape[1])
-    evidence.update(probabilities, None)
-    return group_mask(probabilities, choose_grouping(evidence, rule="border").segments)
+    evidence.update(probabilities, None, image)
+    return group_mask(probabilities, choose_grouping(evidence, rule="appearance").segments)
 
 
 def _require_images(images: NDArray[np.uint8]) -> None:

@@ -6,13 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.clip_evidence import ClipEvidence, all_groupings, centre_weights
 from model.errors import InputError
-from model.foreground import (
-    ClipEvidence,
-    all_groupings,
-    choose_grouping,
-    group_mask,
-)
+from model.foreground import choose_grouping, colour_contrast, group_mask
 from model.saliency import global_motion, motion_saliency
 
 HEIGHT, WIDTH = 36, 64
@@ -80,7 +76,47 @@ def test_border_rule_needs_no_flow() -> None:
     evidence = ClipEvidence(4)
     evidence.update(probabilities, None)
     assert choose_grouping(evidence, "border").segments == (1, 2)
-    assert choose_grouping(evidence, "motion").rule == "border"
+    assert choose_grouping(evidence, "motion").rule == "border"  # nor an image
+
+
+def test_appearance_rule_needs_an_image_only() -> None:
+    probabilities, _ = scene(1)
+    picture = torch.where(object_mask(), 200, 60).expand(1, 3, -1, -1).to(torch.uint8)
+    evidence = ClipEvidence(4)
+    evidence.update(probabilities, None, picture)
+    grouping = choose_grouping(evidence, "motion")
+    assert (grouping.rule, grouping.segments) == ("appearance", (1, 2))
+
+
+def test_appearance_keeps_an_object_that_touches_the_border() -> None:
+    """The border rule drops whatever touches the border; a subject cut off by the frame does."""
+    labels = torch.zeros(HEIGHT, WIDTH, dtype=torch.long)
+    labels[8:, 16:48] = 1  # stands on the lower border
+    labels[:6, :10] = 2  # something small in a corner
+    probabilities = torch.nn.functional.one_hot(labels, 3).permute(2, 0, 1).float()[None]
+    picture = torch.where(labels == 1, 220, 40).expand(1, 3, -1, -1).to(torch.uint8)
+    evidence = ClipEvidence(3)
+    evidence.update(probabilities, None, picture)
+    assert choose_grouping(evidence, "appearance").segments == (1,)
+
+
+def test_colour_contrast_is_one_where_no_colour_is_shared_and_zero_where_all_are() -> None:
+    probabilities, _ = scene(1)
+    hard = torch.nn.functional.one_hot(probabilities.argmax(1), 4).permute(0, 3, 1, 2).float()
+    picture = torch.where(object_mask(), 200, 60).expand(1, 3, -1, -1).to(torch.uint8)
+    apart, alike = ClipEvidence(4), ClipEvidence(4)
+    apart.update(hard, None, picture)
+    alike.update(hard, None, torch.full_like(picture, 90))
+    of_object = all_groupings(4).index((1, 2))
+    assert colour_contrast(apart)[of_object] == 1
+    torch.testing.assert_close(colour_contrast(alike), torch.zeros(14, dtype=torch.float64))
+
+
+def test_centre_weights_are_a_gaussian_of_a_quarter_of_each_side() -> None:
+    weights = centre_weights(81, 161)
+    assert weights[40, 80] == weights.max()
+    torch.testing.assert_close(weights[40, 80] * torch.exp(torch.tensor(-0.5)), weights[40, 80 + 40], rtol=0.02, atol=0)
+    torch.testing.assert_close(weights, weights.flip(0, 1))
 
 
 def test_a_grouping_without_a_pixel_is_never_the_foreground() -> None:

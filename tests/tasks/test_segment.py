@@ -111,7 +111,7 @@ def test_any_mix_of_inputs(tmp_path):
     assert [(clip.name, clip.num_frames, clip.rule) for clip in result.clips] == [
         ("fox", 5, "motion"),
         ("hare", 4, "motion"),
-        ("still", 1, "border"),
+        ("still", 1, "appearance"),
         ("one.mov", 4, "motion"),
     ]
     still = tmp_path / "out/still"

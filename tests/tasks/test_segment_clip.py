@@ -13,7 +13,8 @@ import torch
 from model.dis import DisEstimator
 from model.types import Segmentation
 from tasks.errors import InputError
-from tasks.segment_clip import ClipOptions, ClipSegmenter, ProbabilitySpool, native_mask
+from tasks.probability_spool import ProbabilitySpool
+from tasks.segment_clip import ClipOptions, ClipSegmenter, native_mask
 from tests.tasks.moving_square import HEIGHT, WIDTH, ColourMethod, overlap, square_clip
 
 
@@ -75,17 +76,17 @@ def test_large_frames_go_in_smaller_batches():
 
 
 @pytest.mark.parametrize("num_frames", [1, 5])
-def test_without_flow_the_border_decides(num_frames):
+def test_without_flow_appearance_decides(num_frames):
     frames, masks = square_clip(num_frames)
     with ClipSegmenter(ColourMethod(), None).segment_clip(frames) as segments:
-        assert segments.grouping.rule == "border"
+        assert segments.grouping.rule == "appearance"
         assert overlap(segments.mask(0, (HEIGHT, WIDTH)), masks[0]) > 0.9
 
 
 def test_a_single_image_needs_no_flow():
     frames, masks = square_clip(1)
     with segmenter().segment_clip(frames) as segments:
-        assert segments.grouping.rule == "border"
+        assert segments.grouping.rule == "appearance"
         assert overlap(segments.mask(0, (HEIGHT, WIDTH)), masks[0]) > 0.9
 
 
