@@ -49,6 +49,7 @@ class GwmConfig:
     bilinear: bool = False
     """Bilinear instead of transposed upsampling in the U-Net."""
     maskformer: MaskFormerConfig = field(default_factory=MaskFormerConfig)
+    """Backbone and head of the MaskFormer."""
     objective: Literal["mixture", "blended", "blended_then_mixture"] = "mixture"
     """mixture: the paper's Eq. 3; blended: what the authors' code trains; blended_then_mixture: ours, the first until
     ``mixture_share`` is left, since blended fits better but spreads an object over segments, and mixture gathers it."""

@@ -177,6 +177,6 @@ def cut_to_image(
     if padded_size == size:
         return features
     rows, columns = size[0] / padded_size[0], size[1] / padded_size[1]
-    theta = features.new_tensor([[columns, 0, columns - 1], [0, rows, rows - 1]])
+    theta = torch.tensor([[columns, 0, columns - 1], [0, rows, rows - 1]], device=features.device)
     grid = F.affine_grid(theta.expand(len(features), 2, 3), list(features.shape), align_corners=False)
-    return F.grid_sample(features, grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(features.float(), grid, padding_mode="border", align_corners=False)  # no kernel for bf16

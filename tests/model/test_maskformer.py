@@ -176,6 +176,20 @@ def test_a_trained_backbone_gets_gradients_for_all_that_is_trainable(backbone: s
 
 
 @pytest.mark.parametrize("backbone", TINY_BACKBONES)
+def test_bf16_agrees_at_a_size_that_needs_padding(backbone: str) -> None:
+    network = tiny(backbone, train_backbone=True)
+    images = torch.randn(2, 3, 50, 70)
+    with torch.no_grad():
+        exact, _ = network(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, _ = network(images)
+    error = (logits.float() - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error.item() < 0.1  # bf16 keeps 8 bits, and rounds them once a layer
+    logits.float().square().mean().backward()
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("backbone", TINY_BACKBONES)
 def test_a_frozen_backbone_stays_as_it_is(backbone: str) -> None:
     method = gwm(backbone).train()
     before = {name: value.clone() for name, value in method.network.backbone.state_dict().items()}
