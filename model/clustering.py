@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.clip_evidence import border_strip
 from model.errors import InputError
 from model.features import FeatureSource
-from model.foreground import border_strip
 from model.merging import AFFINITY_FLOOR
 from model.types import FramePair, LossTerms, Segmentation
 
