@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 
+from pipelines.evaluate_images import score_images
 from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
+from pipelines.scoring import page_in, require_writable, scored_at_once
 from tasks.benchmarks import open_benchmark
+from tasks.benchmarks.images import IMAGE_BENCHMARKS
 from tasks.clustering import ClusteringBaseline
 from tasks.devices import own_device
-from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.features import MergingFeatures
 from tasks.registry import resolve_model
 from tasks.scores import FOREGROUND_CHOICES, LABEL_FREE, EvaluationReport, with_nulls
-from tasks.settings import Settings
-from tasks.storage import location, prove_writable
 
 
 @flow(name="evaluate-model")
@@ -34,16 +33,22 @@ def evaluate_model(
     features: str = "decoder",
     feature_weights: str | None = None,
     feature_sha256: str | None = None,
+    network_size: str = "native",
 ) -> dict[str, Any]:
-    """Score a model on annotated sequences. Labels are used to score, never to decide.
+    """Score a model on annotated sequences or still images. Labels are used to score, never to decide.
 
-    model: reference. root: folder of the benchmark. sequences: all when None.
+    model: reference. root: folder of the benchmark. sequences: names of those, or of images; all when None.
+    network_size: at what size the network looks at still images: native, model, or rows x columns.
     features: what segments are merged by for the ground-truth choice: decoder, colour, motion, or dino with weights.
     json_file, report: where scores and the page go; both are logged to the model's MLflow run in any case.
     Returns the tables and the headline: mean J with the foreground chosen without labels.
     """
     folder = find_model(model)
     merging = MergingFeatures(name=features, weights=feature_weights, sha256=feature_sha256)
+    if benchmark in IMAGE_BENCHMARKS:
+        result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size)
+        publish_scores(result)
+        return result
     result = score_sequences(folder, model, benchmark, root, sequences, json_file, report, merging)
     publish_scores(result)
     return result
@@ -84,7 +89,7 @@ def score_sequences(
             ),
             opened,
             settings=settings,
-            parallel=_parallel(settings, len(opened.sequences)),
+            parallel=scored_at_once(settings, len(opened.sequences)),
             reference=reference,
             on_progress=lambda now: progress(now.num_done, now.num_sequences, _note(now)),
         )
@@ -108,25 +113,8 @@ def publish_scores(result: dict[str, Any]) -> None:
     publish_table(result["sequences"], key="sequences", description=f"Per sequence, {result['coverage']}")
 
 
-def _parallel(settings: Settings, num_sequences: int) -> int | None:
-    """Sequences scored at once; None scores in this process, where Ray would only cost its start."""
-    if settings.ray_address is not None:
-        return num_sequences
-    at_once = min(num_sequences, settings.ray_cpus or os.cpu_count() or 1)
-    return at_once if at_once > 1 else None
-
-
-def require_writable(json_file: str | None, report: str | None) -> None:
-    """Try the places that scores and page will go to, before minutes of scoring; raises StorageError or ConfigError."""
-    if json_file is not None and Path(json_file).is_dir():
-        raise ConfigError(f"scores can not be written to {json_file}, a folder: name a file, such as scores.json")
-    for folder in (Path(json_file).parent if json_file else None, Path(report) if report else None):
-        if folder is not None:
-            prove_writable(location(folder))
-
-
 def _write(evaluation: Evaluation, json_file: str | None, report: str | None) -> str | None:
-    page = Path(report) / "index.html" if report else None
+    page = page_in(report)
     evaluation.write(json_file=Path(json_file) if json_file else None, html_file=page)
     return str(page) if page else None
 

@@ -17,7 +17,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override of the preset, such as optimisation.num_steps=500; may be repeated."),
 ]
-Sequences = Annotated[str | None, typer.Option(help="Only these sequences, separated by commas.")]
+Sequences = Annotated[str | None, typer.Option(help="Only these sequences, or images, separated by commas.")]
 
 
 def train(
@@ -50,7 +50,10 @@ def train(
 
 def evaluate(
     model: ModelReference,
-    benchmark: Annotated[str, typer.Option(help="davis16 or rendered.", show_default=False)],
+    benchmark: Annotated[
+        str,
+        typer.Option(help="davis16, segtrackv2, fbms59, rendered; cub, duts, ecssd, dut-omron.", show_default=False),
+    ],
     root: Annotated[str, typer.Option(help="Folder of the benchmark.", show_default=False)],
     sequences: Sequences = None,
     json_file: Annotated[str | None, typer.Option("--json", help="Write the scores to this file.")] = None,
@@ -58,6 +61,9 @@ def evaluate(
     features: Annotated[str, typer.Option(help="Merge segments by decoder, colour, motion or dino.")] = "decoder",
     feature_weights: Annotated[str | None, typer.Option(help="DINO ViT: dino-vit-s8, a file or a URI.")] = None,
     feature_sha256: Annotated[str | None, typer.Option(help="SHA-256 of the checkpoint; required for a URI.")] = None,
+    network_size: Annotated[
+        str, typer.Option(help="Size at which still images are looked at: native, model or ROWSxCOLUMNS.")
+    ] = "native",
 ) -> None:
     """Score a model on annotated sequences: label-free first, ground-truth-chosen beside it, labelled as such."""
     from pipelines.evaluate import evaluate_model
@@ -72,8 +78,9 @@ def evaluate(
         features=features,
         feature_weights=feature_weights,
         feature_sha256=feature_sha256,
+        network_size=network_size,
     )
-    print_table(result["sequences"], title=f"{benchmark}, per sequence")
+    print_table(result["sequences"], title=f"{benchmark}, {result['coverage']}")
     print_table(result["averages"], title="averages")
 
 

@@ -82,7 +82,7 @@ def test_a_model_is_trained_scored_and_used(
     assert 0 <= scores["headline"] <= 1
     label_free = [row for row in scores["averages"] if row["foreground"] == "label-free"]
     assert {row["labels used"] for row in label_free} == {"no"}
-    assert {row["protocol"] for row in label_free} == {"gwm", "rcf", "davis"}
+    assert {row["protocol"] for row in label_free} == {"gwm", "gwm-frames", "rcf", "davis"}
     assert (tmp_path / "scores.json").is_file()
     assert Path(scores["page"]).read_text().startswith("<!")
     assert scores["mlflow_run"] == trained["mlflow_run"]

@@ -1,0 +1,32 @@
+"""What scoring videos and scoring images share: places that can be written to, and how many are scored at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tasks.errors import ConfigError
+from tasks.settings import Settings
+from tasks.storage import location, prove_writable
+
+
+def require_writable(json_file: str | None, report: str | None) -> None:
+    """Try the places that scores and page will go to, before minutes of scoring; raises StorageError or ConfigError."""
+    if json_file is not None and Path(json_file).is_dir():
+        raise ConfigError(f"scores can not be written to {json_file}, a folder: name a file, such as scores.json")
+    for folder in (Path(json_file).parent if json_file else None, Path(report) if report else None):
+        if folder is not None:
+            prove_writable(location(folder))
+
+
+def scored_at_once(settings: Settings, count: int) -> int | None:
+    """Sequences or images scored at once; None scores in this process, where Ray would only cost its start."""
+    if settings.ray_address is not None:
+        return count
+    at_once = min(count, settings.ray_cpus or os.cpu_count() or 1)
+    return at_once if at_once > 1 else None
+
+
+def page_in(report: str | None) -> Path | None:
+    """Return the file of the page in the folder ``report``."""
+    return Path(report) / "index.html" if report else None
