@@ -18,8 +18,12 @@ LAYERS = ("model", "tasks", "pipelines")
 MAX_FILE_LINES = 300
 MAX_BODY_LINES = 45
 
-MODEL_MAY_IMPORT = {"torch", "numpy", "timm", "torchvision", "jaxtyping", "cv2", "safetensors", "model"}
-ONLY_IN = {"cv2": "model.dis", "safetensors": "model.weights"}  # inside model/: one room each
+MODEL_MAY_IMPORT = {"torch", "numpy", "timm", "torchvision", "jaxtyping", "cv2", "safetensors", "numba", "model"}
+ONLY_IN = {
+    "cv2": "model.dis",
+    "safetensors": "model.weights",
+    "numba": "model.dense_crf_kernels",
+}  # inside model/: one room each
 TASKS_MAY_NOT_IMPORT = {"prefect", "prefect_ray", "pipelines", "tests", "benchmarks"}
 PIPELINES_MAY_NOT_IMPORT = {"ray", "prefect_ray", "tests", "benchmarks"}
 PIPELINES_MAY_IMPORT_OF_MODEL = {"model.errors"}
