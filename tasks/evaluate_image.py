@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.border_rule import foreground_of_two
+from model.clip_evidence import ClipEvidence, all_groupings, grouping_masks
 from model.features import FeatureSource
-from model.foreground import ClipEvidence, Grouping, all_groupings, choose_grouping, group_mask, grouping_masks
+from model.foreground import Grouping, choose_grouping, group_mask
 from model.image_metrics import ImageScores, score_image
 from model.merging import merge_segments
 from model.methods.base import AnySizeMethod, Method
@@ -81,14 +82,17 @@ class ImageSegmenter:
         if isinstance(method, torch.nn.Module):
             method.to(self.device).eval()
 
-    @torch.no_grad()
-    def segment(self, picture: Picture) -> Segmentation:
-        """Return the soft segments of one image, at the size at which the network looked."""
+    def image(self, picture: Picture) -> Tensor:
+        """Return a picture as the batch of one that networks take, float [1, 3, H, W], on this segmenter's device."""
         # decoded pictures may be read-only views, which torch warns of
         pixels = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
-        images = pixels.permute(2, 0, 1)[None].to(self.device).float()
+        return pixels.permute(2, 0, 1)[None].to(self.device).float()
+
+    @torch.no_grad()
+    def segment(self, images: Tensor) -> Segmentation:
+        """Return the soft segments of an image [1, 3, H, W], at the size at which the network looked."""
         if isinstance(self.method, AnySizeMethod) and self.network_size != OF_MODEL:
-            own = (picture.shape[0], picture.shape[1])
+            own = (images.shape[-2], images.shape[-1])
             size = own if isinstance(self.network_size, str) else self.network_size
             segmentation = self.method.segment_at(images, size)
         else:
@@ -101,8 +105,9 @@ class ImageSegmenter:
 def evaluate_image(segmenter: ImageSegmenter, image: BenchmarkImage, *, pictured: bool = True) -> ImageResult:
     """Score one image under every foreground choice, at its own size; draw it when ``pictured``."""
     picture, annotation = image.load()
-    segmentation = segmenter.segment(picture)
-    grouping = label_free_grouping(segmentation)
+    pixels = segmenter.image(picture)
+    segmentation = segmenter.segment(pixels)
+    grouping = label_free_grouping(segmentation, pixels)
     target = torch.from_numpy(np.ascontiguousarray(annotation)).to(segmentation.probabilities.device)
     height, width = annotation.shape
     # (k, H, W): the image's own size, in which nothing of a network's padding is left
@@ -123,11 +128,11 @@ def evaluate_image(segmenter: ImageSegmenter, image: BenchmarkImage, *, pictured
     )
 
 
-def label_free_grouping(segmentation: Segmentation) -> Grouping:
-    """Choose the foreground of a single image without labels and without motion."""
+def label_free_grouping(segmentation: Segmentation, images: Tensor) -> Grouping:
+    """Choose the foreground of a single image [1, 3, H, W] without labels and without motion."""
     evidence = ClipEvidence(segmentation.num_segments)
-    evidence.update(segmentation.probabilities, None)
-    return choose_grouping(evidence)
+    evidence.update(segmentation.probabilities, None, images)
+    return choose_grouping(evidence, "appearance")
 
 
 def _choose(

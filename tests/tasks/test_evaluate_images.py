@@ -81,6 +81,7 @@ def test_known_object_scores_one_at_native_size(three_images):
             assert result.row.choices[choice].segments == (1,)
             assert result.row.choices[choice].j == 1
             assert result.row.choices[choice].f_beta == 1
+        assert result.row.rule == "appearance"
         assert list(result.tiles) == ["image", "segments", "label-free foreground", "annotation"]
 
 
@@ -89,7 +90,8 @@ def test_scores_are_those_of_the_soft_mask_at_the_image_size(three_images):
     image = three_images.images[0]
     picture, annotation = image.load()
     result = evaluate_image(coarse, image, pictured=False)
-    soft = F.interpolate(coarse.segment(picture).probabilities, (41, 33), mode="bilinear", align_corners=False)[0, 1]
+    segments = coarse.segment(coarse.image(picture)).probabilities
+    soft = F.interpolate(segments, (41, 33), mode="bilinear", align_corners=False)[0, 1]
     expected = score_image(soft, torch.from_numpy(annotation))
     found = result.row.choices[LABEL_FREE]
     assert 0.5 < found.j < 1
