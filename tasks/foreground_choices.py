@@ -65,7 +65,7 @@ IMAGE_FOREGROUND_CHOICES: dict[str, ForegroundChoice] = {
         ForegroundChoice(
             name=LABEL_FREE,
             title="label-free",
-            description="one grouping of the segments per image, chosen by its colours, centre and border without labels",
+            description="one grouping of the segments per image, chosen by colour, centre and border without labels",
             uses_annotations=False,
         ),
         ForegroundChoice(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.image_metrics import IMAGE_MEASURES, NUM_LEVELS, ImageMeasure
+from model.image_metrics import HARD_THRESHOLD, IMAGE_MEASURES, NUM_LEVELS, ImageMeasure
 from tasks.foreground_choices import IMAGE_FOREGROUND_CHOICES, LABEL_FREE
 from tasks.scores import CHECKPOINT_CHOICE, EvaluatedModel
 
@@ -103,11 +103,11 @@ class ImageReport:
     def score(self, measure: ImageMeasure, choice: str) -> ImageScore:
         """Average one measure over the images."""
         curve = self.f_curves[choice]
+        threshold: float | None = None if measure == "MAE" else HARD_THRESHOLD
         if measure == "max_F_beta":
             value, threshold = float(curve.max()), (int(curve.argmax()) + 1) / NUM_LEVELS
         else:
             value = float(np.mean([image.choices[choice].value(measure) for image in self.images]))
-            threshold = None if measure == "MAE" else 0.5
         return ImageScore(
             benchmark=self.benchmark,
             measure=measure,

@@ -84,7 +84,7 @@ def _read(root: str) -> dict[str, BenchmarkSequence]:
 
 
 def _as_distributed(root: str) -> dict[str, BenchmarkSequence]:
-    videos = {}
+    videos: dict[str, str] = {}
     for part in ("Testset", "Trainingset"):
         videos |= subfolders(f"{root}/{part}") if is_folder(f"{root}/{part}") else {}
     sequences = {name: _distributed_sequence(name, folder) for name, folder in videos.items()}

@@ -103,8 +103,9 @@ def open_image_benchmark(name: str, root: str, images: Sequence[str] | None = No
     family, root = IMAGE_BENCHMARKS[name], location(root).uri
     base = f"{root}/{family.parent}" if is_folder(f"{root}/{family.parent}") else root
     layout = f"{family.parent}/{family.images} and {family.parent}/{family.masks}"
-    folders = [require_folder(f"{base}/{folder}", name, layout) for folder in (family.images, family.masks)]
-    found = _paired(name, *(_sorted_images(folder) for folder in folders), family.central_square)
+    pictures = _sorted_images(require_folder(f"{base}/{family.images}", name, layout))
+    masks = _sorted_images(require_folder(f"{base}/{family.masks}", name, layout))
+    found = _paired(name, pictures, masks, family.central_square)
     return ImageBenchmark(
         name=name, root=root, images=_select(name, root, found, images), num_published=family.num_images
     )

@@ -10,14 +10,19 @@ _PAPER = f"{GWM}, image segmentation tables"
 _NOTEBOOK = f"{GWM}, released notebook"
 
 
-def _gwm(source: str, **measures: float) -> PublishedImageRow:
+def _gwm(
+    source: str, *, accuracy: float, j: float, f_beta: float | None = None, max_f_beta: float | None = None
+) -> PublishedImageRow:
     return PublishedImageRow(
         name="GWM, MaskFormer + DINO",
         source=source,
         foreground=_BORDER,
         checkpoint=_CHECKPOINT,
         label_free=False,
-        **measures,
+        accuracy=accuracy,
+        j=j,
+        f_beta=f_beta,
+        max_f_beta=max_f_beta,
     )
 
 
