@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from model.errors import InputError
 
 MASS_FLOOR = 1e-12  # least mass of a segment when pooling (released code)
-AFFINITY_FLOOR = 1e-6  # released code; the paper says 1e-12
+NORM_FLOOR = 1e-6  # least norm of a pooled feature (released code)
+AFFINITY_FLOOR = 1e-6  # released code
+PAPER_AFFINITY_FLOOR = 1e-12  # section 3.3
 
 
 def pool_features(
@@ -25,11 +27,16 @@ def pool_features(
         features = F.interpolate(features, size=probabilities.shape[-2:], mode="bilinear", align_corners=False)
     masks = probabilities.flatten(2)
     pooled = masks @ features.flatten(2).mT / masks.sum(-1, keepdim=True).clamp_min(MASS_FLOOR)
-    return F.normalize(pooled, dim=-1, eps=AFFINITY_FLOOR)
+    return F.normalize(pooled, dim=-1, eps=NORM_FLOOR)
 
 
 def affinity_matrix(pooled: Float[Tensor, "b k c"], *, floor: float = AFFINITY_FLOOR) -> Float[Tensor, "b k k"]:
-    """Return cosine similarities of unit features, floored so that the graph stays connected."""
+    """Return cosine similarities of unit features, at least ``floor`` so that the graph stays connected."""
+    if not 0 < floor < 1:
+        raise InputError(
+            f"floor={floor}: expected an affinity between 0 and 1, such as {AFFINITY_FLOOR:g} (released code) or "
+            f"{PAPER_AFFINITY_FLOOR:g} (paper); at 0 unlike segments fall apart into more than two groups"
+        )
     return (pooled @ pooled.mT).clamp_min(floor)
 
 
@@ -39,6 +46,10 @@ def spectral_bipartition(affinity: Float[Tensor, "b k k"]) -> Bool[Tensor, "b k"
     The first eigenvector divided by the root of the degrees is constant, so the two-dimensional embedding that
     spectral clustering uses differs only along the second, and 2-means on a line is exact: the best of K - 1 cuts of
     the sorted values. Node 0 is always in group False.
+
+    scikit-learn's spectral clustering gives the same groups, but for two cases: the best of its ten random starts is
+    not always the best there is, and where eigenvalues coincide, as in a graph whose affinities are all equal, the
+    second eigenvector is anyone's choice; both groups have members even so.
     """
     if affinity.shape[-1] < 2:
         raise InputError(f"affinity of {affinity.shape[-1]} segment: expected K >= 2 to split in two")
@@ -52,13 +63,16 @@ def spectral_bipartition(affinity: Float[Tensor, "b k k"]) -> Bool[Tensor, "b k"
 
 
 def merge_segments(
-    probabilities: Float[Tensor, "b k h w"], features: Float[Tensor, "b c hf wf"]
+    probabilities: Float[Tensor, "b k h w"], features: Float[Tensor, "b c hf wf"], *, floor: float = AFFINITY_FLOOR
 ) -> Bool[Tensor, "b k"]:
-    """Return which of two groups each segment of each image belongs to; K=2 needs no merging."""
+    """Return which of two groups each segment of each image belongs to; K=2 needs no merging.
+
+    floor: least affinity; raises InputError unless it lies between 0 and 1.
+    """
     batch, num_segments = probabilities.shape[:2]
     if num_segments == 2:
         return torch.tensor([False, True], device=probabilities.device).expand(batch, 2)
-    return spectral_bipartition(affinity_matrix(pool_features(probabilities, features)))
+    return spectral_bipartition(affinity_matrix(pool_features(probabilities, features), floor=floor))
 
 
 def _two_means_on_a_line(values: Float[Tensor, "b k"]) -> Bool[Tensor, "b k"]:
