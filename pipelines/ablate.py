@@ -11,10 +11,11 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 
-from pipelines.evaluate import require_writable, score_sequences
+from pipelines.evaluate import score_sequences
 from pipelines.progress import publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import EXPERIMENTS, load_settings
+from pipelines.scoring import require_writable
 from pipelines.train import run_training
 from tasks.ablation_plan import AblationPlan, AblationRequest, PlannedRow, plan_ablation
 from tasks.ablation_results import RowOutcome, notes, read_outcome, table_rows, to_html, to_json, to_markdown

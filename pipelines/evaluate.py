@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
 from pipelines.scoring import page_in, require_writable, scored_at_once
+from tasks.adapt import AdaptationOptions
+from tasks.adapted_scores import beside_adapted, join_reports
 from tasks.benchmarks import open_benchmark
 from tasks.benchmarks.images import IMAGE_BENCHMARKS
 from tasks.clustering import ClusteringBaseline
 from tasks.devices import own_device
+from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.features import MergingFeatures
 from tasks.registry import resolve_model
@@ -33,12 +37,14 @@ def evaluate_model(
     features: str = "decoder",
     feature_weights: str | None = None,
     feature_sha256: str | None = None,
+    adapt_steps: int = 0,
     network_size: str = "native",
 ) -> dict[str, Any]:
     """Score a model on annotated sequences or still images. Labels are used to score, never to decide.
 
     model: reference. root: folder of the benchmark. sequences: names of those, or of images; all when None.
     network_size: at what size the network looks at still images: native, model, or rows x columns.
+    adapt_steps: scores the model also after so many steps of adaptation to each sequence, beside it as it is.
     features: what segments are merged by for the ground-truth choice: decoder, colour, motion, or dino with weights.
     json_file, report: where scores and the page go; both are logged to the model's MLflow run in any case.
     Returns the tables and the headline: mean J with the foreground chosen without labels.
@@ -46,10 +52,16 @@ def evaluate_model(
     folder = find_model(model)
     merging = MergingFeatures(name=features, weights=feature_weights, sha256=feature_sha256)
     if benchmark in IMAGE_BENCHMARKS:
+        if adapt_steps:
+            raise ConfigError(f"adapt_steps={adapt_steps}: still images have no motion to adapt to; leave it 0")
         result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size)
         publish_scores(result)
         return result
     result = score_sequences(folder, model, benchmark, root, sequences, json_file, report, merging)
+    if adapt_steps:
+        places = json_file and f"{json_file}.adapted", report and f"{report}/adapted"
+        adapted = score_sequences(folder, model, benchmark, root, sequences, *places, merging, adapt_steps=adapt_steps)
+        result = join_adapted(result, adapted)
     publish_scores(result)
     return result
 
@@ -71,10 +83,11 @@ def score_sequences(
     report: str | None,
     merging: MergingFeatures | None = None,
     baseline: ClusteringBaseline | None = None,
+    adapt_steps: int = 0,
 ) -> dict[str, Any]:
     """Score every sequence on Ray, write what was asked for, and log to MLflow.
 
-    baseline: scored in place of a model; ``folder`` is not looked at then.
+    baseline: scored in place of a model; ``folder`` is not looked at then. adapt_steps: of adaptation to each sequence.
     """
     settings = load_settings()
     opened = open_benchmark(benchmark, root, sequences)
@@ -86,11 +99,12 @@ def score_sequences(
                 device=own_device(settings),
                 merging=merging or MergingFeatures(),
                 baseline=baseline,
+                adaptation=AdaptationOptions(num_steps=adapt_steps) if adapt_steps else None,
             ),
             opened,
             settings=settings,
             parallel=scored_at_once(settings, len(opened.sequences)),
-            reference=reference,
+            reference=f"{reference}, adapted to each sequence in {adapt_steps} steps" if adapt_steps else reference,
             on_progress=lambda now: progress(now.num_done, now.num_sequences, _note(now)),
         )
     page = _write(evaluation, json_file, report)
@@ -100,9 +114,29 @@ def score_sequences(
         "coverage": evaluation.report.coverage,
         "sequences": _sequence_rows(evaluation.report),
         "averages": _average_rows(evaluation.report),
+        "adaptations": {name: asdict(record) for name, record in evaluation.adaptations.items()},
         "json": json_file,
         "page": page,
         "mlflow_run": run,
+    }
+
+
+@task
+def join_adapted(result: dict[str, Any], adapted: dict[str, Any]) -> dict[str, Any]:
+    """Put the scores after adaptation beside those before it, in the tables and in the JSON."""
+    if result["json"] is not None:
+        join_reports(result["json"], adapted["json"], adapted["adaptations"])
+    sequences = beside_adapted(result["sequences"], adapted["sequences"])
+    for row in sequences:
+        skipped = adapted["adaptations"][row["sequence"]]["skipped"]
+        row["adaptation"] = f"none: {skipped}" if skipped else "done"
+    return {
+        **result,
+        "sequences": sequences,
+        "averages": beside_adapted(result["averages"], adapted["averages"]),
+        "adapted_headline": adapted["headline"],
+        "adapted_page": adapted["page"],
+        "adaptations": adapted["adaptations"],
     }
 
 

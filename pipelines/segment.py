@@ -11,6 +11,7 @@ from pipelines.evaluate import find_model
 from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
+from tasks.adapt import AdaptationOptions
 from tasks.devices import own_device
 from tasks.model_package import load_model
 from tasks.optical_flow import build_estimator
@@ -34,9 +35,9 @@ def segment_footage(
 
 @task(retries=1, retry_delay_seconds=10, **NOT_FOR_BAD_INPUT)
 def segment_clips(
-    inputs: list[str], folder: str, out: str, estimator: str | None, weights: str | None
+    inputs: list[str], folder: str, out: str, estimator: str | None, weights: str | None, adapt_steps: int = 0
 ) -> dict[str, Any]:
-    """Segment clip by clip, in constant memory."""
+    """Segment clip by clip, in constant memory; ``adapt_steps``: of adaptation to each clip before."""
     device = own_device(load_settings())
     with Progress("segment", key="segment") as progress:
         result = segment(
@@ -45,6 +46,7 @@ def segment_clips(
             Path(out),
             estimator=build_estimator(estimator, weights, device=device) if estimator else None,
             device=device,
+            adaptation=AdaptationOptions(num_steps=adapt_steps) if adapt_steps else None,
             on_progress=lambda now: progress(*_position(now)),
         )
     return {"clips": _rows(result, out), "page": str(result.page), "num_rejected": len(result.rejections)}
@@ -65,7 +67,12 @@ def _position(now: SegmentProgress) -> tuple[int, int, str]:
 
 def _rows(result: SegmentResult, out: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
-        {"clip": clip.name, "frames": clip.num_frames, "status": "done", "result": str(Path(out) / clip.name)}
+        {
+            "clip": clip.name,
+            "frames": clip.num_frames,
+            "status": clip.adaptation.sentence if clip.adaptation else "done",
+            "result": str(Path(out) / clip.name),
+        }
         for clip in result.clips
     ]
     rows += [

@@ -11,15 +11,15 @@ from typing import Any, Literal
 from model.metrics import PROTOCOLS
 from tasks.ablation import AblationRow, PaperScore
 from tasks.ablation_plan import AblationPlan, PlannedRow
-from tasks.pages import render
-from tasks.scores import (
+from tasks.foreground_choices import (
     FOREGROUND_CHOICES,
     GROUND_TRUTH_PER_FRAME,
-    HEADLINE_PROTOCOL,
     LABEL_FREE,
     ORACLE_PER_CLIP,
     ORACLE_PER_FRAME,
 )
+from tasks.pages import render
+from tasks.scores import HEADLINE_PROTOCOL
 from tasks.storage import location
 
 SHOWN_CHOICES = (LABEL_FREE, GROUND_TRUTH_PER_FRAME, ORACLE_PER_CLIP, ORACLE_PER_FRAME)

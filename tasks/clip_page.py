@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from tasks.adapt import AdaptationRecord
 from tasks.footage import Rejection
 from tasks.model_package import LoadedModel
 from tasks.pages import curve, render
@@ -24,7 +25,8 @@ class ClipSummary:
     """What became of one clip.
 
     size: rows and columns. foreground, rule: which segments were taken, and by which label-free rule.
-    shares: share of each frame that is foreground.
+    shares: share of each frame that is foreground. adaptation: of the model to this clip; None where it was used as
+    it is.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ClipSummary:
     shares: tuple[float, ...]
     rows: tuple[PageRow, ...]
     seconds: float = 0.0
+    adaptation: AdaptationRecord | None = None
 
     @property
     def num_empty_frames(self) -> int:
@@ -52,10 +55,6 @@ class ClipSummary:
     def poster(self) -> str:
         """The picture that stands for the clip: the foreground in its middle."""
         return self.rows[len(self.rows) // 2].tiles["foreground"]
-
-    def finished(self, *, seconds: float) -> ClipSummary:
-        """Return the summary with the time that the clip took."""
-        return replace(self, seconds=seconds)
 
 
 def render_clip(clip: ClipSummary, model: LoadedModel) -> str:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from model.metrics import PROTOCOLS
+from tasks.adapt import AdaptationOptions, AdaptationRecord, build_adapter
 from tasks.benchmarks import Benchmark, BenchmarkSequence
 from tasks.clustering import ClusteringBaseline, build_clustering, describe_clustering
 from tasks.errors import FootageError
@@ -36,7 +37,7 @@ class EvaluationJob:
     model_uri: folder of a saved model. optical_flow: name of the estimator for the label-free choice; None chooses
     by the image border alone. merging: what segments are merged by for the ground-truth choice. num_pictured: frames
     per sequence that are drawn for the report. baseline: scored in place of the model, on the keys that merging names.
-    clip: None looks at clips as the benchmark asks for.
+    clip: None looks at clips as the benchmark asks for. adaptation: of the model to each sequence, before it is scored.
     """
 
     model_uri: str
@@ -48,6 +49,7 @@ class EvaluationJob:
     device: str = "cpu"
     num_pictured: int = 4
     baseline: ClusteringBaseline | None = None
+    adaptation: AdaptationOptions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +64,11 @@ class EvaluationProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Numbers and pictures of one evaluation; pictures by sequence, worst frame first."""
+    """Numbers and pictures of one evaluation, by sequence: pictures, worst frame first, and what adaptation did."""
 
     report: EvaluationReport
     pictures: dict[str, tuple[PictureRow, ...]]
+    adaptations: dict[str, AdaptationRecord] = field(default_factory=dict)
 
     def write(self, *, json_file: Path | None = None, html_file: Path | None = None) -> None:
         """Write the report as JSON, as a page, or both."""
@@ -82,20 +85,26 @@ class SequenceWorker:
     """Loads model and estimator once, then scores one sequence per call."""
 
     def __init__(self, job: EvaluationJob) -> None:
-        if job.baseline is None:
-            method = load_model(job.model_uri, device=job.device).method
-            source = build_features(job.merging, device=job.device)
-        else:  # it brings the features that it clusters
-            method, source = build_clustering(job.baseline, job.merging, device=job.device), None
-        estimator = None
+        estimator, self._adapter = None, None
         if job.optical_flow is not None:
             estimator = build_estimator(job.optical_flow, job.flow_weights, job.flow_weights_sha256, device=job.device)
+        if job.baseline is None:
+            model = load_model(job.model_uri, device=job.device)
+            method, source = model.method, build_features(job.merging, device=job.device)
+            if job.adaptation is not None:
+                self._adapter = build_adapter(model, estimator, job.adaptation, device=job.device)
+        else:  # it brings the features that it clusters
+            method, source = build_clustering(job.baseline, job.merging, device=job.device), None
         self._segmenter = ClipSegmenter(method, estimator, job.clip, features=source, device=job.device)
         self._num_pictured = job.num_pictured
 
     def run(self, sequence: BenchmarkSequence) -> SequenceResult:
-        """Score one sequence."""
-        return evaluate_sequence(self._segmenter, sequence, num_pictured=self._num_pictured)
+        """Score one sequence, by a model of its own where the job asks for adaptation."""
+        if self._adapter is None:
+            return evaluate_sequence(self._segmenter, sequence, num_pictured=self._num_pictured)
+        method, record = self._adapter.adapt(sequence.footage)
+        result = evaluate_sequence(self._segmenter.with_method(method), sequence, num_pictured=self._num_pictured)
+        return replace(result, adaptation=record)
 
 
 def evaluate(
@@ -148,7 +157,11 @@ def evaluate(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
     )
-    return Evaluation(report=report, pictures={result.scores.name: result.rows for result in results})
+    return Evaluation(
+        report=report,
+        pictures={result.scores.name: result.rows for result in results},
+        adaptations={result.scores.name: result.adaptation for result in results if result.adaptation},
+    )
 
 
 def log_evaluation(evaluation: Evaluation, settings: Settings) -> str | None:
@@ -157,7 +170,9 @@ def log_evaluation(evaluation: Evaluation, settings: Settings) -> str | None:
     Returns None for a model that no run is known of: it has none, or was trained with another MLflow.
     """
     report = evaluation.report
-    return log_scores(evaluation, report.model, report.benchmark, report.metrics(), settings)
+    kind = "adapted/" if evaluation.adaptations else ""  # beside the scores of the model as it is, not over them
+    metrics = {f"{kind}{key}": value for key, value in report.metrics().items()}
+    return log_scores(evaluation, report.model, f"{kind}{report.benchmark}", metrics, settings)
 
 
 def _as_benchmark_asks(job: EvaluationJob, benchmark: Benchmark) -> EvaluationJob:

@@ -23,6 +23,7 @@ from model.foreground import all_groupings, grouping_masks
 from model.merging import merge_segments
 from model.metrics import boundary_accuracy, region_similarity
 from model.types import Segmentation
+from tasks.adapt import AdaptationRecord
 from tasks.benchmarks import BenchmarkSequence
 from tasks.errors import FootageError
 from tasks.pictures import Picture, flow_picture, jpeg_bytes, mask_picture, overlay, resized, segments_picture
@@ -52,10 +53,14 @@ class PictureRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceResult:
-    """What a worker hands back for one sequence; rows are worst frame first."""
+    """What a worker hands back for one sequence; rows are worst frame first.
+
+    adaptation: what was done to the model before; None where it was scored as it is.
+    """
 
     scores: SequenceScores
     rows: tuple[PictureRow, ...]
+    adaptation: AdaptationRecord | None = None
 
 
 def evaluate_sequence(

@@ -22,7 +22,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.optical_flow import OpticalFlowEstimator
+from tasks.adapt import AdaptationOptions, AdaptationRecord, build_adapter
 from tasks.clip_page import ClipSummary, PageRow, render_clip, render_overview
 from tasks.decode import DecodeOptions, iterate_frames, probe
 from tasks.encode import VideoWriter
@@ -87,24 +88,31 @@ def segment(
     estimator: OpticalFlowEstimator | None,
     options: SegmentOptions | None = None,
     device: str = "cpu",
+    adaptation: AdaptationOptions | None = None,
     on_progress: Callable[[SegmentProgress], None] | None = None,
 ) -> SegmentResult:
     """Segment videos, folders of frames, globs and images into ``out``; bad input is reported and the rest goes on.
 
     estimator: optical flow for the choice of the foreground; None chooses by the image border alone.
+    adaptation: of the model to each clip, before it is segmented; every clip starts from the model as it is.
     Raises InputError when nothing is found, FootageError when no input could be used, StorageError when ``out``
     can not be written or holds something else under a clip's name.
     """
     options = options or SegmentOptions()
     found = discover(inputs)
     segmenter = ClipSegmenter(model.method, estimator, options.clip, device=device)
+    adapter = build_adapter(model, estimator, adaptation, device=device) if adaptation else None
     _make_folder(out)
     clips: list[ClipSummary] = []
     rejections = list(found.rejections)
     for number, item in enumerate(found.items):
         report = _reporter(on_progress, item.clip, number, len(found.items))
         try:
-            clips.append(_segment_item(item, model, segmenter, out, options, report))
+            used, record = segmenter, None
+            if adapter is not None:
+                method, record = adapter.adapt(item, options.decode)
+                used = segmenter.with_method(method)
+            clips.append(_segment_item(item, model, used, out, options, report, record))
         except FootageError as error:
             rejections.append(Rejection(source=item.uri, reason=error.reason, detail=error.detail))
     if not clips:
@@ -125,6 +133,7 @@ def _segment_item(
     out: Path,
     options: SegmentOptions,
     report: _Report,
+    adaptation: AdaptationRecord | None,
 ) -> ClipSummary:
     target = out / item.clip
     _refuse_foreign(target)
@@ -137,7 +146,7 @@ def _segment_item(
     with segmenter.segment_clip(images, on_frame=lambda done: report("looking", done, expected)) as segments:
         try:
             summary = _write_clip(item, segments, folder, options, report)
-            summary = summary.finished(seconds=time.monotonic() - started)
+            summary = replace(summary, seconds=time.monotonic() - started, adaptation=adaptation)
             _describe(folder, summary, model)
             _publish(folder, target)
         finally:
@@ -210,6 +219,7 @@ def _describe(folder: Path, summary: ClipSummary, model: LoadedModel) -> None:
             "experiment": model.experiment.name,
             "provenance": model.provenance.model_dump(mode="json"),
         },
+        "adaptation": asdict(summary.adaptation) if summary.adaptation else None,
         "seconds": round(summary.seconds, 2),
     }
     _write_text(folder / "index.html", render_clip(summary, model))

@@ -64,6 +64,9 @@ def evaluate(
     network_size: Annotated[
         str, typer.Option(help="Size at which still images are looked at: native, model or ROWSxCOLUMNS.")
     ] = "native",
+    adapt_steps: Annotated[
+        int, typer.Option(min=0, help="Score also after so many steps of adaptation to each sequence (GWM: 20).")
+    ] = 0,
 ) -> None:
     """Score a model on annotated sequences: label-free first, ground-truth-chosen beside it, labelled as such."""
     from pipelines.evaluate import evaluate_model
@@ -79,6 +82,7 @@ def evaluate(
         feature_weights=feature_weights,
         feature_sha256=feature_sha256,
         network_size=network_size,
+        adapt_steps=adapt_steps,
     )
     print_table(result["sequences"], title=f"{benchmark}, {result['coverage']}")
     print_table(result["averages"], title="averages")

@@ -13,7 +13,10 @@ from pipelines.cli import app
 from pipelines.commands.models import split
 from tests.architecture import ROOT
 
-COMMANDS = ["ingest", "datasets", "train", "evaluate", "ablate", "retrain", "segment", "render", "up", "down", "doctor"]
+COMMANDS = [
+    *("ingest", "datasets", "train", "evaluate", "ablate", "retrain", "segment", "adapt", "render", "up", "down"),
+    "doctor",
+]
 
 NOTHING_HEAVY = """
 import sys

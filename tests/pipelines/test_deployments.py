@@ -10,7 +10,10 @@ from prefect.flows import load_flow_from_entrypoint
 
 from tests.architecture import ROOT
 
-FLOWS = ["ingest-footage", "train-gwm", "evaluate-model", "ablate-gwm", "segment-footage", "retrain-on-new-footage"]
+FLOWS = [
+    *("ingest-footage", "train-gwm", "evaluate-model", "ablate-gwm", "segment-footage", "adapt-gwm"),
+    "retrain-on-new-footage",
+]
 DEPLOYMENTS: dict[str, dict[str, Any]] = {
     deployment["name"]: deployment for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 }

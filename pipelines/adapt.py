@@ -1,0 +1,31 @@
+"""Flow ``adapt-gwm``: each clip gets a few steps of training of its own, and is then segmented (GWM, Table 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from pipelines.evaluate import find_model
+from pipelines.segment import publish_clips, segment_clips
+
+
+@flow(name="adapt-gwm")
+def adapt_footage(
+    inputs: list[str],
+    model: str,
+    out: str = "adapted",
+    steps: int = 20,
+    estimator: str = "dis",
+    weights: str | None = None,
+) -> dict[str, Any]:
+    """Adapt a model to each clip separately and segment the clips into the folder ``out``; no label is involved.
+
+    steps: updates per clip, by the settings of the model's training with the rate after its warm-up (paper: 20).
+    estimator, weights: optical flow to adapt by and to choose the foreground by.
+    Returns a row per clip that tells what adaptation did, or why a clip was segmented without it.
+    """
+    folder = find_model(model)
+    result = segment_clips(inputs, folder, out, estimator, weights, adapt_steps=steps)
+    publish_clips(result)
+    return result
