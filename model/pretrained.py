@@ -72,14 +72,15 @@ def recognise_backbone(state: State) -> str | None:
     return None
 
 
-def convert_backbone(state: State, source: str) -> PretrainedBackbone:
+def convert_backbone(state: State, source: str, kind: str | None = None) -> PretrainedBackbone:
     """Rename a backbone's weights to timm's names and compare them with the network that their sizes describe.
 
-    source: where the state came from, for the message. Raises WeightsError when it is none of a DINO ViT, a Swin
-    transformer or a ResNet; what is missing or does not fit is told in the result.
+    source: where the state came from, for the message. kind: which of ``CONVERTERS`` it is for, recognised when None.
+    Raises WeightsError when it is none of a DINO ViT, a Swin transformer or a ResNet; what is missing or does not fit
+    is told in the result.
     """
-    kind = recognise_backbone(state)
-    if kind is None:
+    kind = kind or recognise_backbone(state)
+    if kind not in CONVERTERS:
         raise WeightsError(
             f"{source} is of no backbone that is known here, its names begin with {', '.join(list(state)[:3])}: "
             "expected a DINO ViT, a Swin transformer (Microsoft, MoBY, timm, torchvision) or a ResNet-50"

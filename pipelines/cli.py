@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from model.errors import GwmError
-from pipelines.commands import ablate, adapt, data, machine, models, output
+from pipelines.commands import ablate, adapt, data, machine, models, output, weights
 
 
 class _ExplainingGroup(TyperGroup):
@@ -79,6 +79,10 @@ app.command(epilog=_example("gwm retrain ~/videos --dataset ./dataset --model gw
 app.command(epilog=_example("gwm segment holiday.mp4 --model models:/gwm@champion --out ./masks"))(output.segment)
 app.command(epilog=_example("gwm adapt holiday.mp4 --model models:/gwm@champion --steps 20"))(adapt.adapt)
 app.command(epilog=_example("gwm render ./footage"))(output.render)
+app.command(epilog=_example("gwm weights dino-vit-s8-timm"))(weights.weights)
+app.command(epilog=_example("gwm import-checkpoint checkpoint_best.pth --backbone dino-vit-b8-timm --register gwm"))(
+    weights.import_checkpoint
+)
 app.command(epilog=_example("gwm up && export PREFECT_API_URL=http://127.0.0.1:4200/api"))(machine.up)
 app.command(epilog=_example("gwm down"))(machine.down)
 app.command(epilog=_example("gwm doctor --place s3://bucket/dataset"))(machine.doctor)

@@ -39,7 +39,7 @@ WEIGHTS_WANTED = {
     "raft-large-c-t-v1": "--estimator dis",
     "raft-small-c-t-v1": "--estimator dis",
     "dino-vit-s8": "--features decoder",
-    "dino-vit-b8": "--experiment gwm_unet",
+    "dino-vit-b8-timm": "--experiment gwm_unet",
 }
 """Weights that defaults and presets ask for, and what does without them; ``gwm weights`` lists all."""
 

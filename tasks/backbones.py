@@ -36,7 +36,7 @@ def load_backbone(
     had, is of another network, or is not whole.
     """
     local = fetch_weights(reference, sha256, networks=networks, cache=cache)
-    found = convert_backbone(load_state_dict(local.path), source=reference)
+    found = convert_backbone(load_state_dict(local.path), source=reference, kind=local.converter)
     found.require_whole(reference)
     if networks and found.network is not None and found.network not in networks:
         raise WeightsError(f"{reference} is a {found.network}: expected {' or '.join(networks)}")

@@ -27,7 +27,7 @@ def download(
     hint: what to do instead, for the error. Raises WeightsError when the source can not be read to its end or the
     copy can not be written, and what ``check`` raises, with the hint.
     """
-    with _partial_of(path) as partial:
+    with partial_of(path) as partial:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _opened(uri) as (source, size), partial.open("wb") as target:
@@ -45,7 +45,7 @@ def publish(path: Path, content: bytes) -> None:
     """Write a small file in one step; raises WeightsError when it can not be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _partial_of(path) as partial:
+        with partial_of(path) as partial:
             partial.write_bytes(content)
             partial.replace(path)
     except OSError as error:
@@ -62,7 +62,7 @@ def require_weights_bytes(file: Path) -> None:
 
 
 @contextmanager
-def _partial_of(path: Path) -> Iterator[Path]:
+def partial_of(path: Path) -> Iterator[Path]:
     """Yield a name beside ``path`` that nobody else uses, and leave no such file behind."""
     partial = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:

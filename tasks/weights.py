@@ -100,6 +100,33 @@ def imported_names(cache: Path) -> list[str]:
     return sorted(path.stem for path in (cache / _IMPORTED_FOLDER).glob("*.safetensors"))
 
 
+def weights_table(cache: Path) -> list[dict[str, str]]:
+    """Return one row for each name: what it is, whether it is here, its licence, and the file's name in ``cache``."""
+    registered = [
+        {
+            "name": name,
+            "what": entry.what,
+            "labels": entry.labels,
+            "cached": "yes" if _is_file(cache / entry.file_name) else "no",
+            "licence": entry.licence,
+            "file": entry.file_name,
+        }
+        for name, entry in NAMED_WEIGHTS.items()
+    ]
+    imported = [
+        {
+            "name": name,
+            "what": f"imported from {read_lock(imported_path(name, cache)).get('source')}",
+            "labels": "unknown",
+            "cached": "yes",
+            "licence": "unknown: that of its source",
+            "file": str(imported_path(name, cache).relative_to(cache)),
+        }
+        for name in imported_names(cache)
+    ]
+    return registered + imported
+
+
 def read_lock(file: Path) -> dict[str, Any]:
     """Return what is pinned of ``file``, empty when nothing is; raises WeightsError when that can not be read."""
     lock = lock_path(file)
@@ -245,5 +272,6 @@ __all__ = [
     "imported_path",
     "lock_path",
     "read_lock",
+    "weights_table",
     "write_lock",
 ]

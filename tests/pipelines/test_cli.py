@@ -14,8 +14,20 @@ from pipelines.commands.models import split
 from tests.architecture import ROOT
 
 COMMANDS = [
-    *("ingest", "datasets", "train", "evaluate", "ablate", "retrain", "segment", "adapt", "render", "up", "down"),
+    "ingest",
+    "datasets",
+    "train",
+    "evaluate",
+    "ablate",
+    "retrain",
+    "segment",
+    "adapt",
+    "render",
+    "up",
+    "down",
     "doctor",
+    "weights",
+    "import-checkpoint",
 ]
 
 NOTHING_HEAVY = """

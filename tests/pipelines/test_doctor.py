@@ -64,7 +64,7 @@ def test_weights_that_are_cached_need_no_network(tmp_path: Path) -> None:
 
 def test_every_weights_file_that_defaults_ask_for_is_looked_for(settings: Settings) -> None:
     found = {finding.name for finding in doctor.examine(settings, offline=True) if finding.area == "weights"}
-    assert found >= {"dis", "dino-vit-b8", *DEFAULT_WEIGHTS.values()}
+    assert found >= {"dis", "dino-vit-b8-timm", *DEFAULT_WEIGHTS.values()}
 
 
 def test_a_taken_port_is_a_warning(settings: Settings) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import numpy as np
 import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor
@@ -13,9 +15,9 @@ from model.networks.dino_vit import DinoKeys
 State = dict[str, Tensor]
 
 
-def dino_state() -> State:
+def dino_state(num_blocks: int = 2) -> State:
     """A DINO ViT under its plain names; one head of 64 channels, the smallest that the project takes."""
-    vit = DinoKeys(channels=64, num_blocks=2, num_heads=1).vit
+    vit = DinoKeys(channels=64, num_blocks=num_blocks, num_heads=1).vit
     return {name: torch.randn_like(tensor) for name, tensor in vit.state_dict().items()}
 
 
@@ -54,4 +56,18 @@ def moby(swin: State) -> State:
         "projector.linear_out.weight": torch.zeros(2, 2),
         "queue1": torch.zeros(2, 4),
         "queue_ptr": torch.zeros(1, dtype=torch.long),
+    }
+
+
+def released_head(golden: Path) -> State:
+    """The recorded released head, its inputs widened from 48 channels to the 64 of the smallest DINO.
+
+    The added input channels repeat the first ones, so that maps that are zero there give what was recorded.
+    """
+    with np.load(golden) as recorded:
+        names = [name for name in recorded.files if name.startswith("state.")]
+        state = {name.removeprefix("state."): torch.from_numpy(recorded[name]) for name in names}
+    return {
+        name: torch.cat([tensor, tensor[:, :16]], dim=1) if tensor.ndim == 4 and tensor.shape[1] == 48 else tensor
+        for name, tensor in state.items()
     }
