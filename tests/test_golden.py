@@ -83,6 +83,21 @@ def test_an_altered_array_is_a_miss(
     assert f"MISS  {name}.npz" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("quantity", "share", "missed"),
+    [("foreground", 8e-4, False), ("foreground", 2e-3, True), ("probability", 1e-5, True)],
+)
+def test_altered_labels_of_the_crf_are_a_miss(quantity: str, share: float, missed: bool, tmp_path: Path) -> None:
+    archive = copy_archive("dense_crf", tmp_path)
+    with np.load(archive) as arrays:
+        content = {name: arrays[name] for name in arrays if name.startswith("blackswan") and ".rcf." not in name}
+    altered = content[f"blackswan_00010.gwm.{quantity}"]
+    pixels = altered.reshape(-1)[:: round(1 / share)]
+    pixels[:] = ~pixels if quantity == "foreground" else pixels ^ 256  # bit 8 is 1/256
+    np.savez(archive, **content)
+    assert main([str(tmp_path), "--davis", str(shared_or_skip(DAVIS))]) == int(missed)
+
+
 def keep_one_sequence(folder: Path, kept: str) -> None:
     """Leave the other sequences out of a copy of davis_metrics, to be quick."""
     rows = (folder / "per_frame.csv").read_text().splitlines()

@@ -27,6 +27,7 @@ from model.raft import RaftEstimator
 from model.warp import occluded, warp
 from model.weights import fit_state_dict
 from tests.golden.comparison import Comparison, absolute, relative
+from tests.golden.dense_crf import check_dense_crf
 
 RAFT_TOLERANCE_PX = 1e-4
 J_TOLERANCE, F_TOLERANCE = 1e-9, 1e-6
@@ -211,6 +212,7 @@ CHECKS: dict[str, Check] = {
     "raft_large": Check(run=partial(check_raft, variant="raft-large"), companions=(_checkpoint_of("raft_large"),)),
     "davis_metrics": Check(run=check_davis_metrics),
     "dino_vit_keys": Check(run=check_dino_keys),
+    "dense_crf": Check(run=check_dense_crf),
     "amd_segment_flow": Check(run=check_segment_flow),
     "amd_warp": Check(run=check_warp),
     "maskformer_head": Check(run=check_maskformer_head),
