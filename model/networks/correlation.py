@@ -8,9 +8,9 @@ only a band of nine per feature is kept::
                                                                 1  . * * * * * * * * * . . . . . .
                                                                 7  . . . . . . . * * * * * * * * *
 
-It multiplies 16/9 as often, and holds ``second`` twice and the volume three times. For 32 channels at 128x224, the finest
-level of PWC-Net on 480x854 frames, one thread takes 19 ms forward and 56 ms backward, where a product per displacement
-takes 49 and 166 ms; all other work on such a pair of frames takes 2 s.
+It multiplies 16/9 as often, and holds ``second`` twice and the volume three times. For 32 channels at 128x224, the
+finest level of PWC-Net on 480x854 frames, one thread takes 19 ms forward and 56 ms backward, where a product per
+displacement takes 49 and 166 ms; all other work on such a pair of frames takes 2 s.
 """
 
 from __future__ import annotations
