@@ -12,6 +12,7 @@ import pytest
 import torch
 from timm.models.resnet import Bottleneck, ResNet
 
+from model.networks.maskformer import MaskFormerConfig
 from model.networks.released import convert_released_head
 from model.weights import sha256_of
 from tasks.backbones import load_backbone
@@ -21,6 +22,7 @@ from tasks.features import MergingFeatures, build_features
 from tasks.import_checkpoint import ImportedCheckpoint, ImportRequest, import_checkpoint
 from tasks.model_package import load_model
 from tasks.registry import list_models, resolve_model
+from tasks.released_checkpoint import released_experiment, report_released
 from tasks.settings import Settings
 from tasks.tracking import mlflow_client
 from tests.shared import GOLDEN, shared_or_skip
@@ -106,6 +108,27 @@ def test_the_imported_network_computes_what_the_released_code_did(
         np.testing.assert_allclose(logits, recorded["logits"], atol=1e-4)
     vit = network.backbone.extractor.vit.state_dict()
     assert all(torch.equal(vit[name], tensor) for name, tensor in dino.items())
+
+
+def test_published_widths_give_the_released_configuration(head: State) -> None:
+    published = {48: 768, 64: 256, 128: 2048, 192: 768}  # recorded narrow: map, conv, feed-forward, three projections
+    state = {
+        name: torch.zeros(()).expand([published.get(size, size) for size in recorded_shape(name, tensor)])
+        for name, tensor in head.items()
+    }
+    experiment = released_experiment(state, "best.pth")
+    assert experiment.method.maskformer == MaskFormerConfig()
+    assert experiment.method.num_segments == 4
+    report = report_released(state, experiment, source="best.pth", sha256="0" * 64)
+    report.require_usable()
+    parameters = sum(tensor.numel() for tensor in convert_released_head(state).values())
+    assert parameters == 15_901_440  # as counted in the released code
+
+
+def recorded_shape(name: str, tensor: torch.Tensor) -> list[int]:
+    """Undo the widening of ``released_head``."""
+    widened = "adapter" in name or "layer_4.weight" in name or "input_proj.weight" in name
+    return [48 if widened and axis == 1 else size for axis, size in enumerate(tensor.shape)]
 
 
 def test_a_head_needs_its_backbone(settings: Settings, head: State, tmp_path: Path) -> None:
