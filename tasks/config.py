@@ -34,6 +34,11 @@ class DataConfig(_Frozen):
         default="uniform",
         description="uniform as the paper says; released: +1, +2, -1 at 50, 33, 17 % as the authors' code draws.",
     )
+    gaps_from: Literal["experiment", "recipe"] = Field(
+        default="experiment",
+        description="recipe: each clip over the gaps it was ingested with, whatever `gaps` says, for training on "
+        "several datasets together (GWM: DAVIS2016 and SegTrackv2 over 1 and 2, FBMS59 over 3 and 6).",
+    )
     horizontal_flip: bool = Field(default=False, description="Mirror half of the samples, flow included.")
     held_out_percent: int = Field(
         default=0, ge=0, lt=100, description="Share of the videos, chosen by content, that is never trained on."

@@ -25,7 +25,7 @@ from tasks.errors import DatasetError, StorageError
 from tasks.flow_codec import decode_flow
 from tasks.sampling import ClipIndex
 from tasks.schema import flow_column
-from tasks.snapshot import DatasetSnapshot, StoredVideo
+from tasks.snapshot import DatasetSnapshot
 from tasks.storage import Location
 
 _OPEN_FILES_PER_THREAD = 32
@@ -40,34 +40,41 @@ class _Footer:
 
 
 class FrameReader:
-    """Random access to the frames of one version of a dataset; may be used from several threads."""
+    """Random access to the frames of datasets, one version of each; may be used from several threads."""
 
-    def __init__(self, snapshot: DatasetSnapshot) -> None:
-        # By identity, so that the same version gives the same clip numbers on every machine.
-        self._videos = tuple(sorted(snapshot.videos, key=lambda video: (video.video_id, video.recipe_hash)))
-        self._uri = snapshot.uri
-        self._frames = snapshot.frames
+    def __init__(self, *snapshots: DatasetSnapshot) -> None:
+        # By identity, so that the same versions give the same clip numbers on every machine.
+        self._stored = tuple(
+            (number, video)
+            for number, snapshot in enumerate(snapshots)
+            for video in sorted(snapshot.videos, key=lambda video: (video.video_id, video.recipe_hash))
+        )
+        self._snapshots = snapshots
         self._footers: dict[str, _Footer] = {}
         self._local = threading.local()
-        self.gaps = tuple(snapshot.gaps)
 
     @property
     def clips(self) -> tuple[ClipIndex, ...]:
         """The clips in the order of their numbers."""
-        return tuple(ClipIndex(num_frames=video.num_frames) for video in self._videos)
+        return tuple(
+            ClipIndex(num_frames=video.num_frames, gaps=video.recipe.gaps, dataset=number)
+            for number, video in self._stored
+        )
 
     def clip_name(self, clip: int) -> str:
         """Name that the clip was ingested under."""
-        return self._videos[clip].clip
+        return self._stored[clip][1].clip
 
     def require_gaps(self, gaps: tuple[int, ...]) -> None:
-        """Raise DatasetError unless optical flow over all of ``gaps`` is stored."""
-        missing = [gap for gap in gaps if gap not in self.gaps]
-        if missing:
-            raise DatasetError(
-                f"{self._uri} has optical flow over gaps {self.gaps}, training wants {missing} too: "
-                f"ingest with these gaps, or train with --set data.gaps={list(self.gaps)}"
-            )
+        """Raise DatasetError unless every clip has optical flow over all of ``gaps``."""
+        for snapshot in self._snapshots:
+            missing = [gap for gap in gaps if gap not in snapshot.gaps]
+            if missing:
+                raise DatasetError(
+                    f"{snapshot.uri} has optical flow over gaps {snapshot.gaps}, training wants {missing} too: "
+                    f"ingest with these gaps, train with --set data.gaps={list(snapshot.gaps)}, or with --set "
+                    "data.gaps_from=recipe where clips were ingested with gaps of their own"
+                )
 
     def read_pair(self, clip: int, frame: int, gap: int) -> FramePair:
         """Return a frame and its optical flow to the frame ``gap`` later, in pixels of the stored size.
@@ -75,19 +82,19 @@ class FrameReader:
         Raises DatasetError when that frame is outside the clip, or when the stored bytes are damaged.
         """
         column = flow_column(gap)
-        row = self._read_row(self._videos[clip], frame, ("jpeg", column))
+        row = self._read_row(clip, frame, ("jpeg", column))
         stored_flow = row[column]
         if stored_flow is None:
             raise DatasetError(
                 f"clip {self.clip_name(clip)!r}, frame {frame}: no optical flow over gap {gap}; "
-                f"frame {frame + gap} must be one of its {self._videos[clip].num_frames} frames"
+                f"frame {frame + gap} must be one of its {self._stored[clip][1].num_frames} frames"
             )
         flow = torch.from_numpy(decode_flow(stored_flow))
         return FramePair(image=_to_tensor(self._decoded(clip, frame, row["jpeg"])), flow=flow, gap=gap)
 
     def read_image(self, clip: int, frame: int) -> Tensor:
         """Return one frame, uint8 RGB [3, H, W]."""
-        row = self._read_row(self._videos[clip], frame, ("jpeg",))
+        row = self._read_row(clip, frame, ("jpeg",))
         return _to_tensor(self._decoded(clip, frame, row["jpeg"]))
 
     def _decoded(self, clip: int, frame: int, jpeg: bytes | None) -> NDArray[np.uint8]:
@@ -98,11 +105,12 @@ class FrameReader:
             )
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
-    def _read_row(self, video: StoredVideo, frame: int, columns: tuple[str, ...]) -> dict[str, bytes | None]:
+    def _read_row(self, clip: int, frame: int, columns: tuple[str, ...]) -> dict[str, bytes | None]:
+        number, video = self._stored[clip]
         if not 0 <= frame < video.num_frames:
             raise DatasetError(f"clip {video.clip!r} has frames 0 to {video.num_frames - 1}, got {frame}")
         stored = video.shards[bisect_right(video.shards, frame, key=lambda shard: shard.first_frame) - 1]
-        shard, row = self._frames / stored.path, frame - stored.first_frame
+        shard, row = self._snapshots[number].frames / stored.path, frame - stored.first_frame
         try:
             return self._read_shard_row(shard, row, columns)
         except (pa.ArrowException, OSError, StorageError) as error:

@@ -53,8 +53,9 @@ def held_out_losses(
     """
     part = held_out_part(open_dataset(dataset_uri, version), percent)
     models = [load_model(uri, device=device) for uri in model_uris]
-    nearest = min(abs(gap) for gap in models[0].experiment.data.gaps)
-    if all(video.num_frames <= nearest for video in part.videos):
+    data = models[0].experiment.data
+    own = data.gaps_from == "recipe"
+    if all(video.num_frames <= min(map(abs, video.recipe.gaps if own else data.gaps)) for video in part.videos):
         return None
     if any(model.experiment.method != models[0].experiment.method for model in models):
         return None

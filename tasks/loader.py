@@ -68,7 +68,9 @@ class TrainingLoader:
                 f"global_batch_size={batch_size} can not be shared by {world_size} workers in equal parts; "
                 f"use a multiple of {world_size}"
             )
-        reader.require_gaps(config.data.gaps)
+        gaps = config.data.gaps if config.data.gaps_from == "experiment" else None
+        if gaps is not None:
+            reader.require_gaps(gaps)
         self._reader = reader
         self._prepare = prepare
         self._batch_size = batch_size
@@ -79,7 +81,7 @@ class TrainingLoader:
         self._plan = plan_sampling(
             seed=config.optimisation.seed,
             clips=reader.clips,
-            gaps=config.data.gaps,
+            gaps=gaps,
             gap_sampling=config.data.gap_sampling,
             flip=config.data.horizontal_flip,
         )

@@ -16,18 +16,21 @@ _NUM_CLIPS = 4
 _HEIGHT = 128
 
 
-def training_picture(module: nn.Module, reader: FrameReader, gap: int) -> Picture:
+def training_picture(module: nn.Module, reader: FrameReader, gap: int | None = None) -> Picture:
     """Draw one row for each of up to four clips: frame, optical flow, and soft segments over the frame.
 
-    The clips are spread over the dataset and their middle frames shown, the same ones every time. Leaves the module
-    as it was; nothing random is drawn.
+    gap: of the optical flow; None takes the nearest that each clip was ingested with. The clips are spread over the
+    dataset and their middle frames shown, the same ones every time. Leaves the module as it was; nothing random is
+    drawn.
     """
-    clips = [index for index, clip in enumerate(reader.clips) if clip.num_frames > abs(gap)]
+    gaps = [min(clip.gaps, key=abs) if gap is None else gap for clip in reader.clips]
+    clips = [index for index, clip in enumerate(reader.clips) if clip.num_frames > abs(gaps[index])]
     chosen = [clips[round(place)] for place in np.linspace(0, len(clips) - 1, min(_NUM_CLIPS, len(clips)))]
     training = module.training
     module.eval()
     try:
-        return contact_sheet([_row(cast(Method, module), reader, clip, gap) for clip in chosen], height=_HEIGHT)
+        rows = [_row(cast(Method, module), reader, clip, gaps[clip]) for clip in chosen]
+        return contact_sheet(rows, height=_HEIGHT)
     finally:
         module.train(training)
 

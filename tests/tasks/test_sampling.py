@@ -127,3 +127,50 @@ def test_random_seeds_differ_between_steps_and_workers() -> None:
     seeds = {random_seed_for(seed, step, rank) for seed in range(3) for step in range(20) for rank in range(3)}
     assert len(seeds) == 180
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def sets_of(*clips: tuple[int, int, tuple[int, ...]], **options: object) -> SamplingPlan:
+    """Clips as (dataset, number of frames, gaps)."""
+    indices = [ClipIndex(num_frames=frames, gaps=gaps, dataset=dataset) for dataset, frames, gaps in clips]
+    return plan_sampling(seed=42, clips=indices, gaps=None, **options)  # type: ignore[arg-type]
+
+
+def test_sets_are_drawn_by_their_frames_and_clips_in_them_evenly() -> None:
+    samples = draws(sets_of((0, 10, (1,)), (0, 50, (1,)), (1, 180, (3,)), (1, 60, (3,))))
+    clips = shares([key.clip for key in samples])
+    expected = {0: 0.1, 1: 0.1, 2: 0.4, 3: 0.4}  # 60 frames of 300 in the first set, 240 in the second
+    assert all(abs(clips[clip] - share) < TOLERANCE for clip, share in expected.items())
+
+
+def test_every_clip_keeps_to_its_own_gaps() -> None:
+    """GWM trains DAVIS2016 over gaps of 1 and 2 and FBMS59 over 3 and 6, together."""
+    plan = sets_of((0, 40, (1, -1, 2, -2)), (1, 40, (3, -3, 6, -6)), (1, 5, (3, -3, 6, -6)))
+    samples = draws(plan)
+    by_clip = {clip: shares([key.gap for key in samples if key.clip == clip]) for clip in (0, 1, 2)}
+    assert set(by_clip[0]) == {1, -1, 2, -2}
+    assert set(by_clip[1]) == {3, -3, 6, -6}
+    assert set(by_clip[2]) == {3, -3}  # its five frames are too few for 6
+    assert all(abs(share - 1 / 4) < 2 * TOLERANCE for share in by_clip[1].values())
+    for key in samples:
+        assert 0 <= key.frame + key.gap < (40, 40, 5)[key.clip]
+
+
+def test_released_odds_hold_for_gaps_of_their_own() -> None:
+    plan = sets_of((0, 400, (3, -3, 6, -6)), gap_sampling="released")
+    gaps = shares([key.gap for key in draws(plan)])
+    assert set(gaps) == {3, 6, -3}
+    assert abs(gaps[3] - 1 / 2) < TOLERANCE
+
+
+def test_one_set_draws_what_it_drew_before_there_could_be_several() -> None:
+    alone = plan_of(10, 20, 30)
+    numbered = [ClipIndex(num_frames=length, gaps=(1, 2, -1, -2), dataset=7) for length in (10, 20, 30)]
+    named = plan_sampling(seed=42, clips=numbered, gaps=None)
+    assert draws(alone) == draws(named)
+
+
+def test_sets_without_a_usable_clip_are_left_out() -> None:
+    plan = sets_of((0, 3, (6,)), (1, 30, (6,)))
+    assert {key.clip for key in draws(plan)} == {1}
+    with pytest.raises(DatasetError, match=r"longest has 3 frames and the gaps are \(-6, 6\)"):
+        sets_of((0, 3, (6, -6)))
