@@ -109,6 +109,7 @@ def _train_and_score(planned: PlannedRow, request: AblationRequest) -> RowOutcom
         report=None,
         merging=request.merging,
         baseline=baseline,
+        adapt_steps=planned.row.adapt_steps,
     )
     outcome = read_outcome(planned, "done")
     assert outcome is not None  # written just now

@@ -121,6 +121,17 @@ def refuse_dataset(row: AblationRow, given: DatasetSnapshot, reference: DatasetS
     return None
 
 
+def refuse_seen(given: DatasetSnapshot, sequences: Sequence[str]) -> str | None:
+    """Return why rows about unseen sequences can not be trained on ``given``; None when it holds none of them."""
+    seen = sorted({video.clip for video in given.videos} & set(sequences))
+    if not seen:
+        return None
+    return (
+        f"{given.uri} holds {len(seen)} of the {len(sequences)} sequences that are scored, such as {seen[0]}: ingest "
+        "the training split only, or score others with --sequences"
+    )
+
+
 def _reference_dataset(request: AblationRequest, rows: Sequence[AblationRow]) -> DatasetSnapshot | None:
     if all(row.baseline for row in rows):
         return None
@@ -140,26 +151,30 @@ def _plan_row(
     overrides = (*request.overrides, *row.overrides)
     if row.baseline is not None or reference is None:
         return PlannedRow(
-            row=row, overrides=overrides, scores=_scores_file(scores_folder, row.name, request, sequences)
+            row=row, overrides=overrides, scores=_scores_file(scores_folder, row.name, row, request, sequences)
         )
     experiment = resolve(overrides)
     given, refusal = reference, None
     if row.estimator is not None:
         given = open_dataset(request.datasets[row.estimator]) if row.estimator in request.datasets else reference
         refusal = refuse_dataset(row, given, reference)
+    if row.unseen and refusal is None:
+        refusal = refuse_seen(given, sequences)
     training_id = default_training_id(experiment, given.uri, given.version)
     return PlannedRow(
         row=row,
         overrides=overrides,
-        scores=_scores_file(scores_folder, training_id, request, sequences),
+        scores=_scores_file(scores_folder, training_id, row, request, sequences),
         dataset=given.uri,
         version=given.version,
         refusal=refusal,
     )
 
 
-def _scores_file(folder: Location, model: str, request: AblationRequest, sequences: Sequence[str]) -> str:
+def _scores_file(
+    folder: Location, model: str, row: AblationRow, request: AblationRequest, sequences: Sequence[str]
+) -> str:
     """Name a file after all that decides the scores of a model; ``model`` names the training, or the baseline."""
     merging = [request.merging.name, request.merging.weights, request.merging.sha256]
-    decides = json.dumps([request.benchmark, location(request.root).uri, list(sequences), merging])
+    decides = json.dumps([request.benchmark, location(request.root).uri, list(sequences), merging, row.adapt_steps])
     return (folder / f"{model}-{hashlib.sha256(decides.encode()).hexdigest()[:8]}.json").uri

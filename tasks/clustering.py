@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.clustering import ClusteringAlgorithm, KeyClustering
-from model.features import DinoFeatures
 from model.methods.base import Method
 from tasks.errors import WeightsError
 from tasks.features import MergingFeatures, build_features
@@ -26,17 +25,16 @@ class ClusteringBaseline:
 
 
 def build_clustering(baseline: ClusteringBaseline, keys: MergingFeatures, *, device: str = "cpu") -> Method:
-    """Build the clustering on the DINO checkpoint that ``keys`` names.
+    """Build the clustering on the DINO checkpoint that ``keys`` names, whatever segments are merged by elsewhere.
 
     Raises WeightsError when ``keys`` names none or it does not fit.
     """
-    if keys.name != "dino" or keys.weights is None:
+    if keys.weights is None:
         raise WeightsError(
             f"the baseline {baseline.name} clusters DINO keys and got none: give a DINO ViT checkpoint with "
             "--feature-weights"
         )
-    source = build_features(keys, device=device)
-    assert isinstance(source, DinoFeatures)  # what the name dino with weights builds
+    source = build_features(replace(keys, name="dino"), device=device)
     return KeyClustering(source, algorithm=baseline.algorithm, num_segments=baseline.num_segments)
 
 

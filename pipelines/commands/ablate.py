@@ -14,8 +14,8 @@ def ablate(
     table: Annotated[
         str,
         typer.Argument(
-            help="motion-models, segments, objectives, motion-models-x-objectives, gap-sampling, flow-sources or "
-            "dino-clustering.",
+            help="motion-models, segments, objectives, motion-models-x-objectives, gap-sampling, flow-sources, "
+            "generalisation or dino-clustering.",
             show_default=False,
         ),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.ablation import TABLES, choose_rows, find_table, require_free_keys
-from tasks.ablation_plan import AblationPlan, AblationRequest, plan_ablation, refuse_dataset
+from tasks.ablation_plan import AblationPlan, AblationRequest, plan_ablation, refuse_dataset, refuse_seen
 from tasks.ablation_results import RowOutcome, notes, read_outcome, table_rows, to_html, to_json, to_markdown
 from tasks.catalog import open_dataset
 from tasks.config import ExperimentConfig, resolve_experiment
@@ -49,7 +49,10 @@ def planned(request: AblationRequest, folder: Path) -> AblationPlan:
 def test_every_row_is_an_experiment_of_its_own(name: str) -> None:
     table = find_table(name)
     experiments = [resolve(row.overrides).fingerprint() for row in table.rows]
-    told_apart = [(print_, row.estimator, row.baseline) for print_, row in zip(experiments, table.rows, strict=True)]
+    told_apart = [
+        (experiment, row.estimator, row.baseline, row.adapt_steps)
+        for experiment, row in zip(experiments, table.rows, strict=True)
+    ]
     assert len(set(told_apart)) == len(table.rows) == len({row.name for row in table.rows})
     for row in table.rows:
         for paper in row.paper.values():
@@ -131,6 +134,19 @@ def test_baselines_need_no_dataset_and_trainings_do(request_of: Any, tmp_path: P
     assert [(row.dataset, row.refusal) for row in plan.rows] == [(None, None)] * 3
     with pytest.raises(ConfigError, match="give the dataset with --dataset"):
         planned(request_of("segments", dataset=None), tmp_path)
+
+
+def test_what_generalises_was_not_trained_on(request_of: Any, tmp_path: Path) -> None:
+    plan = planned(request_of("generalisation"), tmp_path)
+    zero_shot, adapted = plan.rows
+    assert zero_shot.refusal is adapted.refusal is None  # clip_0 and clip_1 are trained on, camel and cows scored
+    assert (zero_shot.dataset, zero_shot.version) == (adapted.dataset, adapted.version)
+    assert zero_shot.scores != adapted.scores
+    assert adapted.row.adapt_steps == 20
+    trained_on = open_dataset(str(zero_shot.dataset))
+    assert "holds 1 of the 2 sequences that are scored, such as clip_1" in str(
+        refuse_seen(trained_on, ["camel", "clip_1"])
+    )
 
 
 def test_ours_stands_beside_the_papers(request_of: Any, tmp_path: Path) -> None:
