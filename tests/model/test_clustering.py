@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.clustering import KeyClustering, k_means, spectral_clusters
+from model.clustering import KeyClustering, k_means, leading_eigenvectors, spectral_clusters
 from model.errors import InputError
 from model.methods.base import Method
 from model.types import FramePair, Segmentation
@@ -49,6 +49,15 @@ def test_spectral_clusters_are_scikit_learns(num_clusters: int) -> None:
         affinity = (unit @ unit.T).clamp_min(1e-6).numpy()
         theirs = SpectralClustering(num_clusters, affinity="precomputed", random_state=0).fit_predict(affinity)
         assert adjusted_rand_score(theirs, labels.numpy()) > 0.97
+
+
+@pytest.mark.parametrize("spread", [0.3, 50.0], ids=["eigenvalues fall off", "they hardly do"])
+def test_leading_eigenvectors_are_those_of_the_full_decomposition(spread: float) -> None:
+    unit = F.normalize(blobs(4, spread=spread, seed=1, num_points=400, channels=64).double(), dim=-1)
+    matrix = (unit @ unit.T).clamp_min(1e-6)
+    vectors = leading_eigenvectors(matrix, 3)
+    expected = torch.linalg.eigh(matrix)[1][:, -3:]
+    torch.testing.assert_close((vectors.T @ expected).abs(), torch.eye(3, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("cluster", [k_means, spectral_clusters])
