@@ -56,6 +56,7 @@ def describe_model(model_uri: str, reference: str | None) -> EvaluatedModel:
         training_id=provenance["training_id"],
         dataset_uri=provenance["dataset_uri"],
         dataset_version=provenance["dataset_version"],
+        joint_datasets=tuple(f"{pin['uri']} version {pin['version']}" for pin in provenance.get("joint_datasets", ())),
         mlflow_run_id=provenance["mlflow_run_id"],
     )
 

@@ -28,6 +28,7 @@ from model.methods.base import Method
 from model.weights import fit_state_dict
 from tasks.config import ExperimentConfig
 from tasks.errors import ModelNotFoundError, WeightsError
+from tasks.snapshot import DatasetPin
 from tasks.storage import Location, location
 
 WEIGHTS_FILE = "model.safetensors"
@@ -44,6 +45,8 @@ class Provenance(BaseModel):
     step: int | None = None
     dataset_uri: str | None = None
     dataset_version: int | None = None
+    joint_datasets: tuple[DatasetPin, ...] = ()
+    """Datasets that were trained on together with that one."""
     initial_model: str | None = None
     mlflow_run_id: str | None = None
     code_version: str | None = None

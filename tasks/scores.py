@@ -120,6 +120,7 @@ class EvaluatedModel:
     training_id: str | None = None
     dataset_uri: str | None = None
     dataset_version: int | None = None
+    joint_datasets: tuple[str, ...] = ()
     mlflow_run_id: str | None = None
 
 

@@ -75,6 +75,17 @@ class StoredVideo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DatasetPin:
+    """One version of a dataset by name: what a training was done on, and can be done on again."""
+
+    uri: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.uri} version {self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetSnapshot:
     """One version of a dataset: it never changes, whatever is ingested later. Videos are sorted by clip name.
 
@@ -85,6 +96,11 @@ class DatasetSnapshot:
     version: int
     videos: tuple[StoredVideo, ...]
     created: datetime
+
+    @property
+    def pin(self) -> DatasetPin:
+        """Which dataset and version this is."""
+        return DatasetPin(uri=self.uri, version=self.version)
 
     @property
     def frames(self) -> Location:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 
@@ -26,6 +26,7 @@ from tasks.model_package import DESCRIPTION_FILE, WEIGHTS_FILE, is_model
 from tasks.registry import log_model, register_model
 from tasks.run_folder import RunFolder
 from tasks.settings import Settings
+from tasks.snapshot import DatasetPin
 from tasks.storage import location, prove_writable
 from tasks.tracking import Outbox, TrackedRun, find_or_create_run, flatten, open_run
 from tasks.train_loop import ProgressCallback, TrainingJob, WorkerPlace, run_training
@@ -42,6 +43,7 @@ class TrainingResult:
     model_uri: folder of the model's two files; evaluate and segment take it as a model reference.
     logged_model: the model in MLflow, ``runs:/<id>/model``.
     metrics: of the last logging window, by the names of the curves.
+    joint_datasets: what was trained on together with the dataset.
     registered_as, registered_version: in MLflow's model registry; None when it was not asked for.
     resumed_from_step: 0 when nothing was there before.
     already_finished: nothing was trained, an earlier call had done it all.
@@ -55,6 +57,7 @@ class TrainingResult:
     metrics: dict[str, float]
     dataset_uri: str
     dataset_version: int
+    joint_datasets: list[str] = field(default_factory=list)
     registered_as: str | None = None
     registered_version: int | None = None
     resumed_from_step: int = 0
@@ -67,6 +70,7 @@ def train(
     version: int | None,
     settings: Settings,
     *,
+    joint: Sequence[tuple[str, int | None]] = (),
     training_id: str | None = None,
     initial_model: str | None = None,
     register_as: str | None = None,
@@ -74,7 +78,8 @@ def train(
 ) -> TrainingResult:
     """Train ``experiment`` on a version of a dataset (the newest for None), continuing whatever was begun.
 
-    training_id: names the run; by default made of the experiment, the dataset's version and the initial model, so
+    joint: further datasets and versions to train on together with the first (``tasks/sampling.py``).
+    training_id: names the run; by default made of the experiment, the datasets' versions and the initial model, so
         that the same call continues after a kill. initial_model: reference of a model whose weights to start from.
     register_as: name in MLflow's registry. on_progress: called about once a second.
 
@@ -82,7 +87,8 @@ def train(
     training diverges or its workers die too often.
     """
     snapshot = open_dataset(dataset_uri, version)
-    name = training_id or default_training_id(experiment, snapshot.uri, snapshot.version, initial_model)
+    pins = _pinned(snapshot.pin, joint)
+    name = training_id or default_training_id(experiment, snapshot.uri, snapshot.version, initial_model, pins)
     run = RunFolder(root=location(settings.runs_root) / _require_training_id(name))
     prove_writable(run.root)
     run.agree(
@@ -91,6 +97,7 @@ def train(
             "dataset_uri": snapshot.uri,
             "dataset_version": snapshot.version,
             "initial_model": initial_model,
+            **({"joint_datasets": [asdict(pin) for pin in pins]} if pins else {}),
         }
     )
     finished = run.read("result")
@@ -99,7 +106,7 @@ def train(
     tracked = find_or_create_run(
         settings,
         name,
-        tags=_tags(experiment, snapshot.uri, snapshot.version, initial_model),
+        tags=_tags(experiment, snapshot.pin, pins, initial_model),
         params=flatten(experiment.model_dump(mode="json")),
     )
     job = TrainingJob(
@@ -112,6 +119,7 @@ def train(
         initial_model=initial_model,
         mlflow_run_id=tracked.run_id,
         settings=settings,
+        joint=pins,
     )
     with _status_of(tracked):
         tracked.log_json("experiment.json", experiment.model_dump(mode="json"))
@@ -120,11 +128,26 @@ def train(
 
 
 def default_training_id(
-    experiment: ExperimentConfig, dataset_uri: str, dataset_version: int, initial_model: str | None = None
+    experiment: ExperimentConfig,
+    dataset_uri: str,
+    dataset_version: int,
+    initial_model: str | None = None,
+    joint: Sequence[DatasetPin] = (),
 ) -> str:
     """Return the experiment's name, a digest of all that decides the outcome, and the dataset's version."""
-    what = f"{experiment.fingerprint()} {dataset_uri} {dataset_version} {initial_model}"
+    others = "".join(f" {pin}" for pin in joint)
+    what = f"{experiment.fingerprint()} {dataset_uri} {dataset_version} {initial_model}{others}"
     return f"{experiment.name}-v{dataset_version}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+
+
+def _pinned(first: DatasetPin, joint: Sequence[tuple[str, int | None]]) -> tuple[DatasetPin, ...]:
+    """Pin the versions of the other datasets; raise ConfigError when one is named twice."""
+    pins = tuple(open_dataset(uri, version).pin for uri, version in joint)
+    uris = [pin.uri for pin in (first, *pins)]
+    twice = sorted({uri for uri in uris if uris.count(uri) > 1})
+    if twice:
+        raise ConfigError(f"dataset {', '.join(twice)} is named twice: expected each dataset once, in one version")
+    return pins
 
 
 def _train_and_hand_over(job: TrainingJob, tracked: TrackedRun, on_progress: ProgressCallback | None) -> TrainingResult:
@@ -146,6 +169,7 @@ def _train_and_hand_over(job: TrainingJob, tracked: TrackedRun, on_progress: Pro
         metrics=last.state["latest"],
         dataset_uri=job.dataset_uri,
         dataset_version=job.dataset_version,
+        joint_datasets=[str(pin) for pin in job.joint],
         resumed_from_step=before.step if before else 0,
     )
     job.run.write("result", vars(result))
@@ -206,16 +230,17 @@ def _status_of(tracked: TrackedRun) -> Iterator[None]:
 
 
 def _tags(
-    experiment: ExperimentConfig, dataset_uri: str, dataset_version: int, initial_model: str | None
+    experiment: ExperimentConfig, dataset: DatasetPin, joint: Sequence[DatasetPin], initial_model: str | None
 ) -> Mapping[str, object]:
     return {
         "gwm.experiment": experiment.name,
         "gwm.fingerprint": experiment.fingerprint(),
-        "gwm.dataset_uri": dataset_uri,
-        "gwm.dataset_version": dataset_version,
+        "gwm.dataset_uri": dataset.uri,
+        "gwm.dataset_version": dataset.version,
+        **({"gwm.joint_datasets": "; ".join(map(str, joint))} if joint else {}),
         "gwm.initial_model": initial_model,
         "gwm.code_version": code_version(),
-        "mlflow.note.content": f"{experiment.name} on version {dataset_version} of {dataset_uri}",
+        "mlflow.note.content": f"{experiment.name} on {' and '.join(map(str, (dataset, *joint)))}",
     }
 
 

@@ -36,6 +36,7 @@ from tasks.optimiser import build_optimiser
 from tasks.recorder import Recorder
 from tasks.run_folder import RunFolder, TrainingProgress
 from tasks.settings import Settings
+from tasks.snapshot import DatasetPin
 from tasks.starting_weights import load_starting_weights
 from tasks.storage import Location
 from tasks.tracking import open_run
@@ -48,7 +49,7 @@ class TrainingJob:
     """Everything that a worker is told.
 
     attempt: a name for this start of the training; only the newest may write.
-    run_uri: folder of the run.
+    run_uri: folder of the run. joint: datasets that are trained on together with the first.
     """
 
     training_id: str
@@ -60,6 +61,12 @@ class TrainingJob:
     initial_model: str | None
     mlflow_run_id: str
     settings: Settings
+    joint: tuple[DatasetPin, ...] = ()
+
+    @property
+    def datasets(self) -> tuple[DatasetPin, ...]:
+        """All datasets that are trained on."""
+        return (DatasetPin(uri=self.dataset_uri, version=self.dataset_version), *self.joint)
 
     @property
     def run(self) -> RunFolder:
@@ -73,6 +80,7 @@ class TrainingJob:
             training_id=self.training_id,
             dataset_uri=self.dataset_uri,
             dataset_version=self.dataset_version,
+            joint_datasets=self.joint,
             initial_model=self.initial_model,
             mlflow_run_id=self.mlflow_run_id,
             code_version=code_version(),
@@ -104,8 +112,9 @@ def run_training(job: TrainingJob, place: WorkerPlace, on_progress: ProgressCall
     start = checkpoint.step if checkpoint else 0
     if start >= config.num_steps:
         return
-    snapshot = open_dataset(job.dataset_uri, job.dataset_version)
-    reader = FrameReader(training_part(snapshot, job.experiment.data.held_out_percent))
+    snapshots = [open_dataset(pin.uri, pin.version) for pin in job.datasets]
+    held_out = job.experiment.data.held_out_percent
+    reader = FrameReader(*(training_part(snapshot, held_out) for snapshot in snapshots))
     loader = TrainingLoader(
         reader,
         cast(Method, module).prepare,
@@ -137,7 +146,9 @@ def _keep(
     """After ``done`` updates: pictures and a checkpoint when it is time, and then the curves that it covers."""
     recording, last = job.experiment.recording, done == job.experiment.optimisation.num_steps
     if done % recording.pictures_every_steps == 0 or last:
-        gap = min(job.experiment.data.gaps, key=abs)  # the one that fits the shortest clip there is to train on
+        data = job.experiment.data
+        # the one that fits the shortest clip there is to train on
+        gap = min(data.gaps, key=abs) if data.gaps_from == "experiment" else None
         recorder.log_picture(f"pictures/step-{done:06d}.png", training_picture(module, reader, gap))
     if done % recording.checkpoint_every_steps == 0 or last:
         job.run.require_owner(job.attempt)
