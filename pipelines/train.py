@@ -30,16 +30,21 @@ def train_gwm(
     register_as: str | None = None,
     training_id: str | None = None,
     initial_model: str | None = None,
+    joint: list[str] | None = None,
+    joint_versions: list[int] | None = None,
 ) -> dict[str, Any]:
     """Train a preset on a version of a dataset, and register the model when a name is given.
 
     dataset: URI. version: the newest when None. overrides: such as ``optimisation.num_steps=500``.
     training_id: continues what was begun under it; by default the same parameters continue the same training.
     initial_model: reference of the model whose weights to start from; from scratch when None.
+    joint, joint_versions: further datasets to train on together with the first, and their versions, the newest when
+    None. Where they were ingested over unlike gaps, override data.gaps_from=recipe.
     Returns ids, references and the last values of the curves.
     """
     pinned = pin_version(dataset, version)
-    result = run_training(experiment, overrides or [], dataset, pinned, initial_model, register_as, training_id)
+    others = [(uri, pin_version(uri, wanted)) for uri, wanted in paired(joint or [], joint_versions)]
+    result = run_training(experiment, overrides or [], dataset, pinned, initial_model, register_as, training_id, others)
     crown_the_first(register_as, result["registered"])
     publish_training(result)
     return result
@@ -51,6 +56,15 @@ def pin_version(dataset: str, version: int | None) -> int:
     return open_dataset(dataset, version).version
 
 
+def paired(datasets: list[str], versions: list[int] | None) -> list[tuple[str, int | None]]:
+    """Pair datasets with their versions, all or none of which are given; raises ConfigError else."""
+    if versions is not None and len(versions) != len(datasets):
+        raise ConfigError(
+            f"{len(versions)} versions for {len(datasets)} datasets: expected one for each, in the same order, or none"
+        )
+    return list(zip(datasets, versions or [None] * len(datasets), strict=True))
+
+
 @task(retries=2, retry_delay_seconds=[5, 60], **NOT_FOR_BAD_INPUT)
 def run_training(
     experiment: str,
@@ -60,6 +74,7 @@ def run_training(
     initial_model: str | None,
     register_as: str | None,
     training_id: str | None,
+    joint: list[tuple[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Train from the last checkpoint, or from the start, to the end; a retry continues."""
     config = load_experiment(experiment, EXPERIMENTS, overrides)
@@ -70,6 +85,7 @@ def run_training(
             dataset,
             version,
             load_settings(),
+            joint=joint or [],
             training_id=training_id,
             initial_model=initial_model,
             register_as=register_as,
@@ -82,6 +98,7 @@ def run_training(
         "logged_model": result.logged_model,
         "registered": _reference(result.registered_as, result.registered_version),
         "dataset_version": result.dataset_version,
+        "joint_datasets": "; ".join(result.joint_datasets),
         "steps": result.num_steps,
         "resumed_from_step": result.resumed_from_step,
         "already_finished": result.already_finished,

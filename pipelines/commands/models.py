@@ -22,8 +22,12 @@ Sequences = Annotated[str | None, typer.Option(help="Only these sequences, or im
 
 def train(
     experiment: Annotated[str, typer.Option(help="Preset: a file name in pipelines/experiments.", show_default=False)],
-    dataset: DatasetUri,
-    version: Annotated[int | None, typer.Option(min=0, help="Dataset version; unset takes the latest.")] = None,
+    dataset: Annotated[
+        list[str], typer.Option(help="Folder or s3://bucket/key; several are trained on together.", show_default=False)
+    ],
+    version: Annotated[
+        list[int] | None, typer.Option(min=0, help="Dataset version, one for each dataset; unset takes the latest.")
+    ] = None,
     override: Overrides = None,
     register: Annotated[str | None, typer.Option(help="Register the model in MLflow under this name.")] = None,
     initial_model: Annotated[
@@ -33,13 +37,19 @@ def train(
         str | None, typer.Option(help="Training id of a run that was cut short; it goes on from its checkpoint.")
     ] = None,
 ) -> None:
-    """Train a model on a dataset; one MLflow run, checkpoints on the way."""
-    from pipelines.train import train_gwm
+    """Train a model on a dataset, or on several together; one MLflow run, checkpoints on the way.
 
+    Datasets ingested over unlike gaps, as FBMS59 and DAVIS2016 are, train together with --set data.gaps_from=recipe.
+    """
+    from pipelines.train import paired, train_gwm
+
+    (first, pinned), *others = paired(dataset, version)
     result = train_gwm(
         experiment=experiment,
-        dataset=dataset,
-        version=version,
+        dataset=first,
+        version=pinned,
+        joint=[uri for uri, _ in others],
+        joint_versions=version[1:] if version else None,
         overrides=override or [],
         register_as=register,
         training_id=resume,
