@@ -73,6 +73,7 @@ class OptimisationConfig(_Frozen):
     gradient_clip_norm: float = Field(default=0.01, gt=0)
     precision: Literal["f32", "bf16"] = Field(default="f32", description="bf16 runs the network under autocast.")
     channels_last: bool = Field(default=True, description="Memory format; faster on CPU and tensor cores.")
+    compile: bool = Field(default=False, description="torch.compile the networks; needs a C++ compiler.")
     seed: int = Field(default=42, ge=0)
 
 

@@ -27,6 +27,7 @@ from model.methods.base import Method
 from tasks.catalog import open_dataset
 from tasks.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, restore_checkpoint, save_checkpoint
 from tasks.code_version import code_version
+from tasks.compilation import compile_networks, running_eagerly
 from tasks.config import ExperimentConfig
 from tasks.dataset import FrameReader
 from tasks.held_out import training_part
@@ -149,7 +150,9 @@ def _keep(
         data = job.experiment.data
         # the one that fits the shortest clip there is to train on
         gap = min(data.gaps, key=abs) if data.gaps_from == "experiment" else None
-        recorder.log_picture(f"pictures/step-{done:06d}.png", training_picture(module, reader, gap))
+        with running_eagerly(compiled=job.experiment.optimisation.compile):
+            picture = training_picture(module, reader, gap)
+        recorder.log_picture(f"pictures/step-{done:06d}.png", picture)
     if done % recording.checkpoint_every_steps == 0 or last:
         job.run.require_owner(job.attempt)
         save_checkpoint(
@@ -176,7 +179,10 @@ def _build(job: TrainingJob, place: WorkerPlace, *, begins: bool) -> nn.Module:
         module = module.to(memory_format=torch.channels_last)
     if place.world_size > 1 and place.device.type == "cuda":
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    return module.to(place.device).train()
+    module = module.to(place.device).train()
+    if config.compile:
+        compile_networks(module, place.device)
+    return module
 
 
 def _distributed(module: nn.Module, place: WorkerPlace) -> nn.Module:
