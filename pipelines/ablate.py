@@ -6,6 +6,7 @@ the middle of the training that it was in, and a row that was scored is not run 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,6 +85,7 @@ def plan_rows(request: AblationRequest, out: str | None, json_file: str | None) 
 
 def run_row(planned: PlannedRow, request: AblationRequest) -> RowOutcome:
     """Train and score one row unless that was done; whatever goes wrong becomes the row's reason."""
+    sys.stderr.write(f"\n== {request.table}: {planned.row.title}\n")
     if planned.refusal is not None:
         return RowOutcome(row=planned.row, status="failed", reason=planned.refusal)
     try:
