@@ -38,12 +38,12 @@ def evaluate_model(
     feature_weights: str | None = None,
     feature_sha256: str | None = None,
     adapt_steps: int = 0,
-    network_size: str = "native",
+    network_size: str = "auto",
 ) -> dict[str, Any]:
     """Score a model on annotated sequences or still images. Labels are used to score, never to decide.
 
     model: reference. root: folder of the benchmark. sequences: names of those, or of images; all when None.
-    network_size: at what size the network looks at still images: native, model, or rows x columns.
+    network_size: at what size the network looks at still images: auto, native, model, or rows x columns.
     adapt_steps: scores the model also after so many steps of adaptation to each sequence, beside it as it is.
     features: what segments are merged by for the ground-truth choice: decoder, colour, motion, or dino with weights.
     json_file, report: where scores and the page go; both are logged to the model's MLflow run in any case.

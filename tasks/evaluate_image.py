@@ -1,7 +1,9 @@
 """Scores and pictures of one annotated still image: what a worker does.
 
-The network looks at each image at the image's own size, as GWM's released image evaluation has it, or at another. What
-is scored is always the soft mask at the image's own size; whatever a network pads, it takes off its result.
+A MaskFormer looks at each image at the image's own size, as GWM's released image evaluation has it. A U-Net does so
+only when told: it knows objects by their size in pixels, and one trained at 128x224 fell from an oracle J of 65 to 22
+on twenty frames of DAVIS2016 at 480x854. What is scored is always the soft mask at the image's own size; whatever a
+network pads, it takes off its result.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from tasks.pictures import Picture, jpeg_bytes, mask_picture, overlay, resized, 
 
 PICTURE_HEIGHT = 168
 
-NATIVE, OF_MODEL = "native", "model"
+NATIVE, OF_MODEL, AUTOMATIC = "native", "model", "auto"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +50,7 @@ class ImageResult:
 
 
 def parse_network_size(text: str) -> str | tuple[int, int]:
-    """Return at what size the network looks: ``native``, ``model``, or (rows, columns) of ``256x384``.
+    """Return at what size a network looks: ``native``, ``model``, or (rows, columns) of ``256x384``.
 
     Raises InputError for anything else.
     """
@@ -57,10 +59,21 @@ def parse_network_size(text: str) -> str | tuple[int, int]:
     numbers = re.fullmatch(r"(\d+)x(\d+)", text)
     if numbers is None:
         raise InputError(
-            f"network size {text!r}: expected {NATIVE} (each image's own), {OF_MODEL} (that it was trained at), or "
-            "rows x columns such as 256x384"
+            f"network size {text!r}: expected {NATIVE} (each image's own), {OF_MODEL} (that it was trained at), "
+            f"{AUTOMATIC}, or rows x columns such as 256x384"
         )
     return int(numbers[1]), int(numbers[2])
+
+
+def network_size_for(wanted: str, network: str) -> str:
+    """Return the size at which a network of a model's experiment looks: ``auto`` decided, anything else as it is.
+
+    Raises InputError when ``wanted`` is none of the sizes that there are.
+    """
+    if wanted == AUTOMATIC:
+        return NATIVE if network == "maskformer" else OF_MODEL
+    parse_network_size(wanted)
+    return wanted
 
 
 class ImageSegmenter:

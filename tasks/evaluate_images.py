@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,13 +17,21 @@ from numpy.typing import NDArray
 from model.features import DinoFeatures
 from tasks.benchmarks.images import BenchmarkImage, ImageBenchmark
 from tasks.errors import DatasetError
-from tasks.evaluate_image import NATIVE, OF_MODEL, ImageResult, ImageSegmenter, evaluate_image, parse_network_size
+from tasks.evaluate_image import (
+    AUTOMATIC,
+    OF_MODEL,
+    ImageResult,
+    ImageSegmenter,
+    evaluate_image,
+    network_size_for,
+    parse_network_size,
+)
 from tasks.evaluation_run import describe_model, log_scores, score_on_ray
 from tasks.features import MergingFeatures, build_features
 from tasks.foreground_choices import LABEL_FREE
 from tasks.image_report import render_image_report
 from tasks.image_scores import ImageReport, ImageRow
-from tasks.model_package import load_model
+from tasks.model_package import load_model, read_description
 from tasks.settings import Settings
 from tasks.storage import location
 
@@ -36,17 +44,18 @@ class ImageEvaluationJob:
     """What every worker of an evaluation on images needs; plain values, so that it travels.
 
     model_uri: folder of a saved model. merging: what segments are merged by for GWM's border rule and the ground-truth
-    choice. network_size: see ``parse_network_size``. num_pictured: images drawn on the page.
+    choice. network_size: auto, native, model or rows x columns (tasks/evaluate_image.py). num_pictured: images drawn
+    on the page.
     """
 
     model_uri: str
     merging: MergingFeatures = field(default_factory=MergingFeatures)
-    network_size: str = NATIVE
+    network_size: str = AUTOMATIC
     device: str = "cpu"
     num_pictured: int = 48
 
     def __post_init__(self) -> None:
-        parse_network_size(self.network_size)
+        network_size_for(self.network_size, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +149,8 @@ def evaluate_images(
     if not benchmark.images:
         raise DatasetError(f"benchmark {benchmark.name} at {benchmark.root} has no images to score")
     model = describe_model(job.model_uri, reference)
+    network = read_description(location(job.model_uri))["experiment"]["method"].get("network", "")
+    job = replace(job, network_size=network_size_for(job.network_size, network))
     collected = _Collected(job.num_pictured)
 
     def collect(name: str, result: ImageResult) -> None:

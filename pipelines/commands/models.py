@@ -72,8 +72,8 @@ def evaluate(
     feature_weights: Annotated[str | None, typer.Option(help="DINO ViT: dino-vit-s8, a file or a URI.")] = None,
     feature_sha256: Annotated[str | None, typer.Option(help="SHA-256 of the checkpoint; required for a URI.")] = None,
     network_size: Annotated[
-        str, typer.Option(help="Size at which still images are looked at: native, model or ROWSxCOLUMNS.")
-    ] = "native",
+        str, typer.Option(help="Size at which still images are looked at: auto, native, model or ROWSxCOLUMNS.")
+    ] = "auto",
     adapt_steps: Annotated[
         int, typer.Option(min=0, help="Score also after so many steps of adaptation to each sequence (GWM: 20).")
     ] = 0,

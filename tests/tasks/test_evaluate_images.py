@@ -21,7 +21,7 @@ from model.methods.gwm import GwmConfig
 from model.types import Segmentation
 from tasks.benchmarks.images import ImageBenchmark, open_image_benchmark
 from tasks.errors import DatasetError, ModelNotFoundError
-from tasks.evaluate_image import ImageSegmenter, evaluate_image, parse_network_size
+from tasks.evaluate_image import ImageSegmenter, evaluate_image, network_size_for, parse_network_size
 from tasks.evaluate_images import (
     ImageEvaluationJob,
     ImageProgress,
@@ -145,16 +145,18 @@ def test_sizes_as_people_write_them():
     assert parse_network_size("model") == "model"
     assert parse_network_size("256x384") == (256, 384)
     for text in ("", "256", "axb", "256x-1", "Native"):
-        with pytest.raises(InputError, match=r"expected native .* model .* 256x384"):
+        with pytest.raises(InputError, match=r"expected native .* model .* auto, .* 256x384"):
             parse_network_size(text)
     with pytest.raises(InputError, match="network size 'big'"):
         ImageEvaluationJob(model_uri="", network_size="big")
+    assert [network_size_for("auto", name) for name in ("maskformer", "unet")] == ["native", "model"]
+    assert network_size_for("native", "unet") == "native"
     with pytest.raises(InputError, match="its own size only: expected network size model"):
         ImageSegmenter(ColourMethod(), features=None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("network_size", ["native", "model", "32x32"])
-def test_every_number_is_labelled(three_images, model_uri, network_size):
+@pytest.mark.parametrize(("network_size", "decided"), [("native", "native"), ("auto", "model"), ("32x32", "32x32")])
+def test_every_number_is_labelled(three_images, model_uri, network_size, decided):
     seen: list[ImageProgress] = []
     job = ImageEvaluationJob(model_uri=model_uri, network_size=network_size, num_pictured=2)
     evaluation = evaluate_images(job, three_images, on_progress=seen.append)
@@ -166,7 +168,7 @@ def test_every_number_is_labelled(three_images, model_uri, network_size):
     for score in [document["headline"], *document["scores"]]:
         assert score["uses_annotations"] is (score["foreground"] not in (LABEL_FREE, BORDER_RULE))
         assert score["checkpoint"] == "last step"
-        assert score["network_size"] == network_size
+        assert score["network_size"] == decided
         assert score["coverage"] == "3 of 1000 images"
         assert 0 <= score["value"] <= 1
     assert (document["headline"]["foreground"], document["headline"]["measure"]) == (LABEL_FREE, "J")
@@ -196,7 +198,12 @@ def test_page_shows_the_worst_images_first(three_images, model_uri):
     assert f'id="{order[2]}"' not in page
     body = page[page.index("<body>") :]
     assert body.index("no label seen") < body.index("saw annotations")
-    for text in ("3 of 1000 images", "each image's own size", "released notebook", "88.4"):  # 88.43: GWM's accuracy
+    for text in (
+        "3 of 1000 images",
+        "the size that it was trained at",
+        "released notebook",
+        "88.4",
+    ):  # 88.43: GWM's accuracy
         assert text in body.replace("&#39;", "'")
     assert all(choice.title in body.lower() for choice in IMAGE_FOREGROUND_CHOICES.values())
 
