@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model import dense_crf_kernels, dense_crf_tensor
 from model.dense_crf_compiled import CompiledLattice
+from model.dense_crf_messages import CHUNK
 from model.dense_crf_tensor import TensorLattice
 from model.errors import InputError
 from model.permutohedral import LatticeGeometry
@@ -66,16 +67,24 @@ def test_both_implementations_are_one_lattice(num_features: int) -> None:
     (keys, weights), (other_keys, other_weights) = located(features, geometry).values()
     assert torch.equal(keys, other_keys)
     torch.testing.assert_close(weights, other_weights, rtol=0, atol=2e-6)
-    compiled, tensor = CompiledLattice(features.numpy(), geometry, 2), TensorLattice(features, geometry)
+    compiled, tensor = CompiledLattice(features.numpy(), geometry, 2, 3.0), TensorLattice(features, geometry)
     assert compiled.num_lattice_points == tensor.num_lattice_points == len(keys.unique())
-    torch.testing.assert_close(torch.from_numpy(compiled.filtered_ones), tensor.filtered_ones, rtol=1e-5, atol=1e-6)
-    first = torch.rand(2, 5000)
-    second = first.where(torch.rand(2, 5000) > 0.3, torch.rand(2, 5000))  # some stay, some are splatted anew
-    for values in (first, second):
-        message = np.ones((2, 5000), np.float32)
-        for channel in range(2):
-            compiled.filter_onto(channel, values[channel].numpy(), 3.0, message[channel])
-        torch.testing.assert_close(torch.from_numpy(message), 1 + 3 * tensor.filter(values), rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.from_numpy(compiled.total), 3 * tensor.filtered_ones, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_features", [2, 5])
+def test_what_does_not_move_is_left_out_and_nothing_else(num_features: int) -> None:
+    """Messages stay those of a full filter, whether all, some or no probabilities have changed."""
+    features, geometry = scattered(num_features, 5000)
+    compiled, tensor = CompiledLattice(features.numpy(), geometry, 2, 3.0), TensorLattice(features, geometry)
+    values = torch.rand(2, 5000)
+    for first_changed in (0, 2500, 4990, 5000):
+        values[:, first_changed:] = torch.rand(2, 5000 - first_changed)
+        stale = np.arange(-(-5000 // CHUNK)) >= first_changed // CHUNK
+        changed = np.zeros_like(stale)
+        compiled.pass_on(values.numpy(), stale, changed)
+        torch.testing.assert_close(torch.from_numpy(compiled.messages), 3 * tensor.filter(values), rtol=0, atol=1e-4)
+        assert changed.any() == (first_changed < 5000)
 
 
 def test_the_filter_has_unit_width_in_every_direction() -> None:
