@@ -9,9 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from model.dis import DisEstimator
 from tasks.benchmarks import FBMS59_TEST, open_benchmark
 from tasks.benchmarks.fbms59 import _NUM_ANNOTATED, decode_fbms_mask
 from tasks.errors import DatasetError, FootageError
+from tasks.evaluate_sequence import evaluate_sequence
+from tasks.scores import LABEL_FREE
+from tasks.segment_clip import ClipOptions, ClipSegmenter
+from tests.tasks.moving_square import ColourMethod, square_clip
 
 HEIGHT, WIDTH = 7, 5  # portrait
 WHITE, BLACK, BLUE, RED, DIM = (255, 255, 255), (0, 0, 0), (0, 0, 255), (200, 0, 0), (20, 20, 20)
@@ -126,6 +131,26 @@ def test_numbers_in_names_decide_and_else_count_from_one(tmp_path):
     assert annotated_places(tmp_path, "people2") == [0, 19, 39, 59]  # no such numbers among the frames
     write_video(tmp_path, "tennis", annotated=range(1, 17), mask_name=lambda n: f"tennis{n:03d}.pgm")
     assert annotated_places(tmp_path, "tennis") == list(range(16))
+
+
+def test_only_annotated_frames_are_scored_and_the_last_of_the_video_not_at_all(tmp_path):
+    frames, masks = square_clip(19)
+    write_video(tmp_path, "cars1", annotated=(1, 10, 19), num_frames=19)
+    for index, image in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"Testset/cars1/cars1_{index + 1:04d}.jpg"), image[..., ::-1])
+    for number in (1, 10, 19):
+        grey_mask = pgm(masks[number - 1] * 60)  # a grey of 60 is above the threshold
+        (tmp_path / f"Testset/cars1/GroundTruth/cars1_{number:03d}.pgm").write_bytes(grey_mask)
+    benchmark = open_benchmark("fbms59", str(tmp_path))
+    options = ClipOptions(gaps=benchmark.saliency_gaps or ())
+    segmenter = ClipSegmenter(ColourMethod(), DisEstimator("ultrafast"), options)
+    scores = evaluate_sequence(segmenter, benchmark.sequences[0], num_pictured=1).scores
+    assert scores.frames == (0, 9, 18)
+    assert (scores.num_frames, scores.rule, scores.foreground) == (19, "motion", (1,))
+    j = scores.choices[LABEL_FREE].j
+    assert min(j) > 0.9
+    assert scores.mean("J", benchmark.headline_protocol, LABEL_FREE) == pytest.approx((j[0] + j[1]) / 2)
+    assert scores.mean("J", "rcf", LABEL_FREE) == pytest.approx(np.mean(j))
 
 
 def test_annotated_frames_that_are_missing_are_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -115,6 +116,16 @@ def test_published_average_is_left_out_where_a_sequence_is_not_published():
     page = render_report(report(sequence("dog", 0.5), sequence("bear", 0.5)), {})
     row = page[page.index("Tables 1 and 10") :]
     assert row[: row.index("79.5")].count("–") == 1
+
+
+def test_published_numbers_are_averaged_as_the_headline_is():
+    """Over frames, a sequence counts by its frames: all but the last, as GWM scores SegTrackv2."""
+    short = replace(sequence("birdfall", 0.5), num_frames=7)  # its last frame has no mask: all six count
+    found = report(short, sequence("girl", 0.5), benchmark="segtrackv2")
+    page = render_report(replace(found, headline_protocol="gwm-frames", coverage="2 of 14 sequences"), {})
+    row = page[page.index("Tables 1 and 11") :]
+    assert f"{(6 * 67.8 + 5 * 84.5) / 11:.1f}" in row[: row.index("78.3")]
+    assert "2 of 14 sequences" in page
 
 
 def test_names_are_escaped():
