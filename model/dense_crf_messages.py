@@ -26,7 +26,8 @@ from model.dense_crf_kernels import compiled
 TOLERANCE = 1e-6
 """Largest change of a probability, or of a lattice point's part in a message, that is not passed on.
 
-About ten steps of float32 below 1. Probabilities of recorded frames came no further from those of pydensecrf by it.
+About ten steps of float32 below 1. On recorded frames the largest difference of a probability from pydensecrf's is
+2.6e-4 with it and without it.
 """
 
 CHUNK = 64  # points
