@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow, task
@@ -62,7 +63,8 @@ def paired(datasets: list[str], versions: list[int] | None) -> list[tuple[str, i
         raise ConfigError(
             f"{len(versions)} versions for {len(datasets)} datasets: expected one for each, in the same order, or none"
         )
-    return list(zip(datasets, versions or [None] * len(datasets), strict=True))
+    wanted: Sequence[int | None] = versions if versions is not None else [None] * len(datasets)
+    return list(zip(datasets, wanted, strict=True))
 
 
 @task(retries=2, retry_delay_seconds=[5, 60], **NOT_FOR_BAD_INPUT)
