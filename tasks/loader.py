@@ -61,7 +61,9 @@ class TrainingLoader:
         rank: int = 0,
         world_size: int = 1,
         num_threads: int = 2,
+        pin_memory: bool = False,
     ) -> None:
+        """``pin_memory``: leave batches where a GPU can fetch them while it computes."""
         batch_size = config.optimisation.global_batch_size
         if batch_size % world_size:
             raise ConfigError(
@@ -77,6 +79,7 @@ class TrainingLoader:
         self._rank = rank
         self._world_size = world_size
         self._num_threads = num_threads
+        self._pin_memory = pin_memory
         self._cache = SampleCache(config.data.cache_mb * 2**20)
         self._plan = plan_sampling(
             seed=config.optimisation.seed,
@@ -99,7 +102,8 @@ class TrainingLoader:
     def batch(self, step: int) -> Sample:
         """Read and stack the batch of ``step``; every value gets a first dimension of local batch size."""
         samples = [self._sample(key) for key in self.keys(step)]
-        return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+        stacked = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+        return {name: value.pin_memory() for name, value in stacked.items()} if self._pin_memory else stacked
 
     def iterate(self, start_step: int, stop_step: int) -> Iterator[tuple[int, Sample]]:
         """Yield (step, batch) from ``start_step`` to before ``stop_step``, preparing the next ones meanwhile."""

@@ -123,6 +123,7 @@ def run_training(job: TrainingJob, place: WorkerPlace, on_progress: ProgressCall
         rank=place.rank,
         world_size=place.world_size,
         num_threads=_loader_threads(place),
+        pin_memory=place.device.type == "cuda",
     )
     recorder = _recorder(job, place, start, checkpoint, on_progress)
     skips = SkipCounter.from_json(checkpoint.state["skips"] if checkpoint else None)

@@ -54,6 +54,21 @@ def test_batches_are_the_samples_of_the_plan(reader: FrameReader) -> None:
         )
 
 
+def test_batches_for_a_gpu_are_pinned(reader: FrameReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinning itself needs a driver; here it is that every tensor is, after stacking, and that none is without need."""
+    pinned: list[tuple[int, ...]] = []
+
+    def pin(tensor: Tensor) -> Tensor:
+        pinned.append(tuple(tensor.shape))
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    loader_of(reader).batch(0)
+    assert pinned == []
+    batch = TrainingLoader(reader, raw, tiny_experiment(), pin_memory=True).batch(0)
+    assert pinned == [tuple(value.shape) for value in batch.values()]
+
+
 def test_it_starts_anywhere_with_the_same_batches(reader: FrameReader) -> None:
     whole = dict(loader_of(reader).iterate(0, 9))
     assert sorted(whole) == list(range(9))
