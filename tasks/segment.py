@@ -8,9 +8,9 @@
     out/<clip>/index.html        pictures of the clip
     out/<clip>/result.json       which model made it, and how the foreground was chosen
 
-A single image gives ``overlay.png`` in place of the video. Frames are decoded twice and held one batch at a time, so
-memory does not grow with length. A clip's folder appears complete, by a rename, and replaces an earlier result of the
-same clip; what is in the way and is no result of ours is left alone.
+A single image gives ``overlay.png`` in place of the video. Frames are decoded twice, by a thread that runs a few frames
+ahead of the network and of the encoder, so memory does not grow with length. A clip's folder appears complete, by a
+rename, and replaces an earlier result of the same clip; what is in the way and is no result of ours is left alone.
 """
 
 from __future__ import annotations
@@ -21,34 +21,22 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from model.optical_flow import OpticalFlowEstimator
 from tasks.adapt import AdaptationOptions, AdaptationRecord, build_adapter
-from tasks.clip_page import ClipSummary, PageRow, render_clip, render_overview
+from tasks.clip_page import ClipSummary, render_clip, render_overview
+from tasks.clip_writer import FRAMES_AHEAD, MASK_FOLDER, write_clip
 from tasks.decode import DecodeOptions, iterate_frames, probe
-from tasks.encode import VideoWriter
 from tasks.errors import FootageError, StorageError
 from tasks.footage import FootageItem, Rejection, discover
 from tasks.model_package import LoadedModel
-from tasks.pages import jpeg_data_uri
-from tasks.pictures import Picture, overlay, segments_picture
-from tasks.segment_clip import ClipOptions, ClipSegmenter, ClipSegments
+from tasks.prefetch import prefetched
+from tasks.segment_clip import ClipOptions, ClipSegmenter
 
 RESULT_FILE = "result.json"
-FALLBACK_FRAME_RATE = 24.0
-"""For the container only, where the footage does not tell its rate: frames are shown at their own times."""
-
-_HIGHEST_FRAME_RATE = 1000.0  # that VideoWriter takes; high-speed footage goes beyond, and keeps its times all the same
-_NUM_PICTURED = 6
-_PICTURE_HEIGHT = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,66 +131,21 @@ def _segment_item(
     expected = probe(item).num_frames
     images = (frame.image for frame in iterate_frames(item, options.decode))
     folder = out / f".{item.clip}.{uuid.uuid4().hex}.partial"
-    with segmenter.segment_clip(images, on_frame=lambda done: report("looking", done, expected)) as segments:
+    with prefetched(images, FRAMES_AHEAD) as ahead:
+        looked_at = segmenter.segment_clip(ahead, on_frame=lambda done: report("looking", done, expected))
+    with looked_at as segments:
         try:
-            summary = _write_clip(item, segments, folder, options, report)
+            _make_folder(folder / MASK_FOLDER)
+            total = segments.num_frames
+            summary = write_clip(
+                item, segments, folder, options.decode, on_frame=lambda done: report("writing", done, total)
+            )
             summary = replace(summary, seconds=time.monotonic() - started, adaptation=adaptation)
             _describe(folder, summary, model)
             _publish(folder, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return summary
-
-
-def _write_clip(
-    item: FootageItem, segments: ClipSegments, folder: Path, options: SegmentOptions, report: _Report
-) -> ClipSummary:
-    """Write overlay and masks of every frame into ``folder``."""
-    masks = folder / "masks"
-    _make_folder(masks)
-    pictured = {round(position) for position in np.linspace(0, segments.num_frames - 1, _NUM_PICTURED)}
-    shares: list[float] = []
-    rows: list[PageRow] = []
-    size = (0, 0)
-    with ExitStack() as stack:
-        writer = None
-        if item.kind != "image":
-            fps = options.decode.fps or probe(item).frame_rate or FALLBACK_FRAME_RATE
-            writer = stack.enter_context(VideoWriter(folder / "overlay.mp4", fps=min(fps, _HIGHEST_FRAME_RATE)))
-        for index, frame in enumerate(iterate_frames(item, options.decode)):
-            size = (int(frame.image.shape[0]), int(frame.image.shape[1]))
-            mask = segments.mask(index, size)
-            drawn = overlay(frame.image, mask)
-            _write_png(masks / f"{index:05d}.png", mask.astype(np.uint8) * 255)
-            if writer is None:
-                _write_png(folder / "overlay.png", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-            else:
-                writer.write(drawn, frame.time_seconds)
-            shares.append(float(mask.mean()))
-            if index in pictured:
-                soft = segments_picture(segments.probabilities(index).numpy(), frame=frame.image)
-                rows.append(_page_row(index, frame.time_seconds, frame.image, soft, drawn))
-            report("writing", index + 1, segments.num_frames)
-    return ClipSummary(
-        name=item.clip,
-        source=item.uri,
-        kind=item.kind,
-        num_frames=segments.num_frames,
-        size=size,
-        foreground=segments.grouping.segments,
-        rule=segments.grouping.rule,
-        shares=tuple(shares),
-        rows=tuple(rows),
-    )
-
-
-def _page_row(index: int, seconds: float, frame: Picture, segments: Picture, drawn: Picture) -> PageRow:
-    tiles = {"frame": frame, "segments": segments, "foreground": drawn}
-    return PageRow(
-        frame=index,
-        seconds=seconds,
-        tiles={name: jpeg_data_uri(picture, height=_PICTURE_HEIGHT) for name, picture in tiles.items()},
-    )
 
 
 def _describe(folder: Path, summary: ClipSummary, model: LoadedModel) -> None:
@@ -261,14 +204,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"can not make the folder {folder}: {error}; choose one you may write to") from error
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    # Level 1: masks are flat, more effort halves the speed of the whole command to save a few percent.
-    encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not encoded:
-        raise StorageError(f"can not encode {path.name} of shape {picture.shape} as PNG")
-    path.write_bytes(data.tobytes())
 
 
 def _write_text(path: Path, text: str) -> None:

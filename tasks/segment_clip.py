@@ -7,7 +7,8 @@ Two passes::
             then one grouping of the segments is chosen for the whole clip (model/foreground.py)
     pass 2  spool -> soft mask of the chosen group -> bilinear to the frame's size -> mask
 
-The spool is what keeps both the memory constant and the network from running twice.
+The spool is what keeps both the memory constant and the network from running twice. Frames are read and their flow is
+found by a thread of its own, one batch ahead of the network.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from model.saliency import motion_saliency
 from model.types import Segmentation
 from tasks.errors import InputError
 from tasks.pictures import Picture
+from tasks.prefetch import prefetched
 from tasks.probability_spool import ProbabilitySpool
 
 _BATCH_PIXELS = 4_000_000  # native pixels of one batch, 12 bytes each as float32: bounds memory for 4K footage
@@ -146,15 +148,16 @@ class ClipSegmenter:
         """
         spool, evidence = ProbabilitySpool(), ClipEvidence(self.method.num_segments)
         try:
-            for images, flows in _batches(self._with_flows(frames), self.options.batch_size):
-                segmentation = self._segment(images, flows)
-                if on_batch:
-                    on_batch(spool.num_frames, segmentation)
-                spool.append(segmentation.probabilities)
-                self._gather(evidence, segmentation.probabilities, images, flows)
-                del images, flows  # else this batch stays while the next one is gathered
-                if on_frame:
-                    on_frame(spool.num_frames)
+            with prefetched(_batches(self._with_flows(frames), self.options.batch_size)) as batches:
+                for images, flows in batches:
+                    segmentation = self._segment(images, flows)
+                    if on_batch:
+                        on_batch(spool.num_frames, segmentation)
+                    spool.append(segmentation.probabilities)
+                    self._gather(evidence, segmentation.probabilities, images, flows)
+                    del images, flows  # else this batch stays while the next one is gathered
+                    if on_frame:
+                        on_frame(spool.num_frames)
             grouping = choose_grouping(evidence, self.options.rule)
         except BaseException:
             spool.close()
