@@ -67,7 +67,7 @@ def test_a_model_is_trained_scored_and_used(
     monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
     trained = train_gwm(ingested[0], "debug", register_as="tiny")
     assert trained["registered"] == "models:/tiny/1"
-    assert find_champion("tiny") == "models:/tiny/1"
+    assert find_champion.fn("tiny") == "models:/tiny/1"
     assert trained["steps"] == load_experiment("debug", EXPERIMENTS).optimisation.num_steps
     assert train_gwm(ingested[0], "debug")["already_finished"]
 
