@@ -23,7 +23,7 @@ from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.features import MergingFeatures
 from tasks.registry import resolve_model
-from tasks.scores import FOREGROUND_CHOICES, LABEL_FREE, EvaluationReport, with_nulls
+from tasks.scores import LABEL_FREE, EvaluationReport, with_nulls
 
 
 @flow(name="evaluate-model")
@@ -39,6 +39,7 @@ def evaluate_model(
     feature_sha256: str | None = None,
     adapt_steps: int = 0,
     network_size: str = "auto",
+    crf: str | None = None,
 ) -> dict[str, Any]:
     """Score a model on annotated sequences or still images. Labels are used to score, never to decide.
 
@@ -46,6 +47,7 @@ def evaluate_model(
     network_size: at what size the network looks at still images: auto, native, model, or rows x columns.
     adapt_steps: scores the model also after so many steps of adaptation to each sequence, beside it as it is.
     features: what segments are merged by for the ground-truth choice: decoder, colour, motion, or dino with weights.
+    crf: refines masks by a dense CRF before they are scored: gwm or rcf; every number then says so.
     json_file, report: where scores and the page go; both are logged to the model's MLflow run in any case.
     Returns the tables and the headline: mean J with the foreground chosen without labels.
     """
@@ -54,13 +56,16 @@ def evaluate_model(
     if benchmark in IMAGE_BENCHMARKS:
         if adapt_steps:
             raise ConfigError(f"adapt_steps={adapt_steps}: still images have no motion to adapt to; leave it 0")
+        if crf:
+            raise ConfigError(f"crf={crf!r}: masks of still images are scored as they are; leave it out")
         result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size)
         publish_scores(result)
         return result
-    result = score_sequences(folder, model, benchmark, root, sequences, json_file, report, merging)
+    scored = folder, model, benchmark, root, sequences
+    result = score_sequences(*scored, json_file, report, merging, crf=crf)
     if adapt_steps:
         places = json_file and f"{json_file}.adapted", report and f"{report}/adapted"
-        adapted = score_sequences(folder, model, benchmark, root, sequences, *places, merging, adapt_steps=adapt_steps)
+        adapted = score_sequences(*scored, *places, merging, adapt_steps=adapt_steps, crf=crf)
         result = join_adapted(result, adapted)
     publish_scores(result)
     return result
@@ -84,10 +89,12 @@ def score_sequences(
     merging: MergingFeatures | None = None,
     baseline: ClusteringBaseline | None = None,
     adapt_steps: int = 0,
+    crf: str | None = None,
 ) -> dict[str, Any]:
     """Score every sequence on Ray, write what was asked for, and log to MLflow.
 
     baseline: scored in place of a model; ``folder`` is not looked at then. adapt_steps: of adaptation to each sequence.
+    crf: settings of the dense CRF that refines the masks.
     """
     settings = load_settings()
     opened = open_benchmark(benchmark, root, sequences)
@@ -100,6 +107,7 @@ def score_sequences(
                 merging=merging or MergingFeatures(),
                 baseline=baseline,
                 adaptation=AdaptationOptions(num_steps=adapt_steps) if adapt_steps else None,
+                crf=crf,
             ),
             opened,
             settings=settings,
@@ -158,9 +166,8 @@ def _sequence_rows(report: EvaluationReport) -> list[dict[str, Any]]:
     for sequence in report.sequences:
         row: dict[str, Any] = {"sequence": sequence.name, "frames": len(sequence.frames)}
         for choice in report.choices:
-            title = FOREGROUND_CHOICES[choice].title
-            row[f"J {title}"] = sequence.mean("J", report.headline_protocol, choice)
-        row["F label-free"] = sequence.mean("F", report.headline_protocol, LABEL_FREE)
+            row[f"J {report.title(choice)}"] = sequence.mean("J", report.headline_protocol, choice)
+        row[f"F {report.title(LABEL_FREE)}"] = sequence.mean("F", report.headline_protocol, LABEL_FREE)
         rows.append(with_nulls(row))
     return rows
 
@@ -171,7 +178,7 @@ def _average_rows(report: EvaluationReport) -> list[dict[str, Any]]:
         row = rows.setdefault(
             (score.foreground, score.protocol),
             {
-                "foreground": FOREGROUND_CHOICES[score.foreground].title,
+                "foreground": report.title(score.foreground),
                 "labels used": "yes" if score.uses_annotations else "no",
                 "protocol": score.protocol,
             },
@@ -181,4 +188,6 @@ def _average_rows(report: EvaluationReport) -> list[dict[str, Any]]:
 
 
 def _note(now: EvaluationProgress) -> str:
+    if now.j is None:
+        return f"{now.sequence}: frame {now.num_refined} of {now.num_frames} refined"
     return f"{now.sequence} J {now.j:.3f}"

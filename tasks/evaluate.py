@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from model.dense_crf import crf_preset
 from model.metrics import PROTOCOLS
 from tasks.adapt import AdaptationOptions, AdaptationRecord, build_adapter
 from tasks.benchmarks import Benchmark, BenchmarkSequence
@@ -23,6 +25,7 @@ from tasks.evaluation_run import describe_model, log_scores, score_on_ray
 from tasks.features import MergingFeatures, build_features
 from tasks.model_package import load_model
 from tasks.optical_flow import build_estimator
+from tasks.refine import build_refiner
 from tasks.report import render_report
 from tasks.scores import LABEL_FREE, EvaluationReport, SequenceScores
 from tasks.segment_clip import ClipOptions, ClipSegmenter
@@ -38,6 +41,7 @@ class EvaluationJob:
     by the image border alone. merging: what segments are merged by for the ground-truth choice. num_pictured: frames
     per sequence that are drawn for the report. baseline: scored in place of the model, on the keys that merging names.
     clip: None looks at clips as the benchmark asks for. adaptation: of the model to each sequence, before it is scored.
+    crf: settings of the dense CRF that refines masks before they are scored (tasks/refine.py); None leaves them as is.
     """
 
     model_uri: str
@@ -50,16 +54,26 @@ class EvaluationJob:
     num_pictured: int = 4
     baseline: ClusteringBaseline | None = None
     adaptation: AdaptationOptions | None = None
+    crf: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.crf is not None:
+            crf_preset(self.crf)  # before minutes of scoring
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationProgress:
-    """One more sequence is scored; ``j`` is its label-free mean."""
+    """One more sequence is scored, or one more frame of it is refined.
+
+    j: the sequence's label-free mean; None before it is known. num_refined, num_frames: of its annotated frames.
+    """
 
     sequence: str
-    j: float
+    j: float | None
     num_done: int
     num_sequences: int
+    num_refined: int = 0
+    num_frames: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +111,24 @@ class SequenceWorker:
             method, source = build_clustering(job.baseline, job.merging, device=job.device), None
         self._segmenter = ClipSegmenter(method, estimator, job.clip, features=source, device=job.device)
         self._num_pictured = job.num_pictured
+        self._refiner = build_refiner(job.crf, device=job.device)
 
-    def run(self, sequence: BenchmarkSequence) -> SequenceResult:
-        """Score one sequence, by a model of its own where the job asks for adaptation."""
-        if self._adapter is None:
-            return evaluate_sequence(self._segmenter, sequence, num_pictured=self._num_pictured)
-        method, record = self._adapter.adapt(sequence.footage)
-        result = evaluate_sequence(self._segmenter.with_method(method), sequence, num_pictured=self._num_pictured)
+    def run(self, sequence: BenchmarkSequence, on_refined: Callable[[int, int], None] | None = None) -> SequenceResult:
+        """Score one sequence, by a model of its own where the job asks for adaptation.
+
+        on_refined: called after each frame that was refined, with how many there are so far, and in all.
+        """
+        segmenter, record = self._segmenter, None
+        if self._adapter is not None:
+            method, record = self._adapter.adapt(sequence.footage)
+            segmenter = segmenter.with_method(method)
+        result = evaluate_sequence(
+            segmenter,
+            sequence,
+            num_pictured=self._num_pictured,
+            refiner=self._refiner,
+            on_frame=on_refined if self._refiner else None,
+        )
         return replace(result, adaptation=record)
 
 
@@ -130,16 +155,17 @@ def evaluate(
     def collect(name: str, result: SequenceResult) -> None:
         _require_headline(result.scores, benchmark.headline_protocol)
         collected[name] = result
+        tell(name, result.scores.mean("J", benchmark.headline_protocol, LABEL_FREE))
+
+    def tell(name: str, j: float | None, refined: int = 0, frames: int = 0) -> None:
         if on_progress:
-            j = result.scores.mean("J", benchmark.headline_protocol, LABEL_FREE)
-            on_progress(
-                EvaluationProgress(sequence=name, j=j, num_done=len(collected), num_sequences=len(benchmark.sequences))
-            )
+            sequences = {"num_done": len(collected), "num_sequences": len(benchmark.sequences)}
+            on_progress(EvaluationProgress(sequence=name, j=j, num_refined=refined, num_frames=frames, **sequences))
 
     if parallel is None:
         worker = SequenceWorker(job)
         for sequence in benchmark.sequences:
-            collect(sequence.name, worker.run(sequence))
+            collect(sequence.name, worker.run(sequence, partial(tell, sequence.name, None)))
     else:
         score_on_ray(
             SequenceWorker, job, benchmark.sequences, settings or Settings(), parallel=parallel, collect=collect
@@ -154,6 +180,7 @@ def evaluate(
         headline_protocol=benchmark.headline_protocol,
         coverage=benchmark.coverage,
         notes=benchmark.notes,
+        crf=job.crf,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
     )
@@ -172,7 +199,8 @@ def log_evaluation(evaluation: Evaluation, settings: Settings) -> str | None:
     report = evaluation.report
     kind = "adapted/" if evaluation.adaptations else ""  # beside the scores of the model as it is, not over them
     metrics = {f"{kind}{key}": value for key, value in report.metrics().items()}
-    return log_scores(evaluation, report.model, f"{kind}{report.benchmark}", metrics, settings)
+    refined = f"crf-{report.crf}/" if report.crf else ""  # in the names of metrics already
+    return log_scores(evaluation, report.model, f"{kind}{refined}{report.benchmark}", metrics, settings)
 
 
 def _as_benchmark_asks(job: EvaluationJob, benchmark: Benchmark) -> EvaluationJob:

@@ -5,13 +5,15 @@
     frames ------> segment_clip: soft segments of every frame, one label-free grouping for the clip
     annotations -> J of *every* grouping of the segments in every frame: a table [frames, groupings]
     table -------> which grouping each foreground choice takes in each frame (pure)
-    annotations -> F of the groupings that were taken
+    frames ------> masks of the groupings that were taken, refined by a dense CRF where that is asked for
+    annotations -> J and F of these masks
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.foreground import all_groupings, grouping_masks
+from model.foreground import all_groupings, group_mask, grouping_masks
 from model.merging import merge_segments
 from model.metrics import boundary_accuracy, region_similarity
 from model.types import Segmentation
@@ -27,6 +29,7 @@ from tasks.adapt import AdaptationRecord
 from tasks.benchmarks import BenchmarkSequence
 from tasks.errors import FootageError
 from tasks.pictures import Picture, flow_picture, jpeg_bytes, mask_picture, overlay, resized, segments_picture
+from tasks.refine import MaskRefiner, foreground_mask
 from tasks.scores import (
     GROUND_TRUTH_PER_FRAME,
     LABEL_FREE,
@@ -64,10 +67,17 @@ class SequenceResult:
 
 
 def evaluate_sequence(
-    segmenter: ClipSegmenter, sequence: BenchmarkSequence, *, num_pictured: int = 4
+    segmenter: ClipSegmenter,
+    sequence: BenchmarkSequence,
+    *,
+    num_pictured: int = 4,
+    refiner: MaskRefiner | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> SequenceResult:
     """Score one sequence under every foreground choice, at the size of its annotations.
 
+    refiner: refines the masks of all choices before they are scored; choices are made from masks as they are.
+    on_frame: called with how many annotated frames are scored, and of how many.
     Raises FootageError when it has no annotations, or an annotation does not fit its frame.
     """
     merged: list[tuple[int, int]] = []
@@ -80,7 +90,7 @@ def evaluate_sequence(
         frames = [index for index, _ in _annotated(sequence, segments.num_frames)]
         if not frames:
             raise FootageError("annotation_mismatch", f"sequence {sequence.name} has no annotated frame to score")
-        table, empty = _similarity_table(sequence, segments)
+        table = _similarity_table(sequence, segments)
         label_free = all_groupings(segments.spool.num_segments).index(segments.grouping.segments)
         candidates = np.array([merged[index] for index in frames]) if merged else None
         chosen = choose_groupings(table, label_free, candidates)
@@ -91,9 +101,9 @@ def evaluate_sequence(
             frames=tuple(frames),
             foreground=segments.grouping.segments,
             rule=segments.grouping.rule,
-            choices=_frame_scores(sequence, segments, table, empty, chosen),
+            choices=_frame_scores(sequence, segments, chosen, refiner, on_frame),
         )
-        rows = _picture_rows(segmenter, sequence, segments, scores, num_pictured)
+        rows = _picture_rows(segmenter, sequence, segments, scores, num_pictured, refiner)
     return SequenceResult(scores=scores, rows=rows)
 
 
@@ -169,51 +179,65 @@ def _annotation_size(sequence: BenchmarkSequence, frame: int) -> tuple[int, int]
     return int(annotation.shape[0]), int(annotation.shape[1])
 
 
-def _native_masks(segments: ClipSegments, frame: int, size: tuple[int, ...]) -> Tensor:
-    """Return the masks of all groupings of one frame, bool [g, H, W]."""
-    enlarged = F.interpolate(segments.probabilities(frame)[None], size=size, mode="bilinear", align_corners=False)
-    return grouping_masks(enlarged)[0]
+def _enlarged(segments: ClipSegments, frame: int, size: tuple[int, ...]) -> Tensor:
+    """Return the soft segments of one frame at the size of its annotation, [k, H, W]."""
+    return F.interpolate(segments.probabilities(frame)[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
-def _similarity_table(
-    sequence: BenchmarkSequence, segments: ClipSegments
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return J [t, g] of every grouping in every annotated frame, and where [t, g] both masks are empty."""
-    rows, empty = [], []
+def _similarity_table(sequence: BenchmarkSequence, segments: ClipSegments) -> NDArray[np.float64]:
+    """Return J [t, g] of every grouping in every annotated frame."""
+    rows = []
     for index, annotation in _annotated(sequence, segments.num_frames):
-        masks = _native_masks(segments, index, annotation.shape)
-        target = torch.from_numpy(annotation).expand(masks.shape)
-        rows.append(region_similarity(masks, target).numpy())
-        empty.append((~masks.flatten(1).any(1)).numpy() & (not annotation.any()))
-    return np.stack(rows), np.stack(empty)
+        masks = grouping_masks(_enlarged(segments, index, annotation.shape)[None])[0]
+        rows.append(region_similarity(masks, torch.from_numpy(annotation).expand(masks.shape)).numpy())
+    return np.stack(rows)
 
 
 def _frame_scores(
     sequence: BenchmarkSequence,
     segments: ClipSegments,
-    table: NDArray[np.float64],
-    empty: NDArray[np.bool_],
     chosen: dict[str, NDArray[np.int64]],
+    refiner: MaskRefiner | None,
+    on_frame: Callable[[int, int], None] | None,
 ) -> dict[str, FrameScores]:
-    boundary: dict[str, list[float]] = {name: [] for name in chosen}
-    for row, (index, annotation) in enumerate(_annotated(sequence, segments.num_frames)):
-        masks = _native_masks(segments, index, annotation.shape)
-        wanted = sorted({int(groupings[row]) for groupings in chosen.values()})
-        target = torch.from_numpy(annotation).expand(len(wanted), *annotation.shape)
-        accuracy = dict(zip(wanted, boundary_accuracy(masks[wanted], target).tolist(), strict=True))
-        for name, groupings in chosen.items():
-            boundary[name].append(accuracy[int(groupings[row])])
+    """Score the masks of the groupings that were chosen, frame by frame."""
     names = all_groupings(segments.spool.num_segments)
-    positions = np.arange(len(table))
+    scored: dict[str, list[tuple[float, float, bool]]] = {name: [] for name in chosen}
+    pictures: Iterable[Picture | None] = repeat(None) if refiner is None else sequence.frames()
+    row = 0
+    for index, picture in zip(range(segments.num_frames), pictures, strict=False):
+        annotation = sequence.annotation(index)
+        if annotation is None:
+            continue
+        wanted = sorted({int(groupings[row]) for groupings in chosen.values()})
+        soft = _enlarged(segments, index, annotation.shape)
+        if refiner is None or picture is None:
+            masks = grouping_masks(soft[None])[0, wanted]
+        else:
+            masks = refiner.masks(picture, torch.stack([group_mask(soft, names[grouping]) for grouping in wanted]))
+        scores = dict(zip(wanted, _mask_scores(masks, annotation), strict=True))
+        for name, groupings in chosen.items():
+            scored[name].append(scores[int(groupings[row])])
+        row += 1
+        if on_frame:
+            on_frame(row, len(chosen[LABEL_FREE]))
     return {
         name: FrameScores(
-            j=tuple(table[positions, groupings].tolist()),
-            f=tuple(boundary[name]),
+            j=tuple(j for j, _, _ in scored[name]),
+            f=tuple(f for _, f, _ in scored[name]),
             segments=tuple(names[grouping] for grouping in groupings),
-            both_empty=tuple(empty[positions, groupings].tolist()),
+            both_empty=tuple(empty for _, _, empty in scored[name]),
         )
         for name, groupings in chosen.items()
     }
+
+
+def _mask_scores(masks: Tensor, annotation: NDArray[np.bool_]) -> list[tuple[float, float, bool]]:
+    """Return J, F and whether both are empty of each mask [m, H, W] of one frame."""
+    target = torch.from_numpy(annotation).expand(masks.shape)
+    empty = ~masks.flatten(1).any(1) & (not annotation.any())
+    j, f = region_similarity(masks, target), boundary_accuracy(masks, target)
+    return list(zip(j.tolist(), f.tolist(), empty.tolist(), strict=True))
 
 
 def _picture_rows(
@@ -222,6 +246,7 @@ def _picture_rows(
     segments: ClipSegments,
     scores: SequenceScores,
     count: int,
+    refiner: MaskRefiner | None,
 ) -> tuple[PictureRow, ...]:
     """Draw the worst frames in one more pass over the footage, holding a pair of frames at a time."""
     values = scores.choices[LABEL_FREE]
@@ -231,10 +256,10 @@ def _picture_rows(
     previous: Picture | None = None
     for index, frame in enumerate(sequence.frames()):
         if previous is not None and index - 1 in wanted:
-            tiles = _tiles(segmenter, sequence, segments, index - 1, previous, frame)
+            tiles = _tiles(segmenter, sequence, segments, index - 1, previous, frame, refiner)
             rows[wanted[index - 1]] = _row(values, wanted[index - 1], index - 1, tiles)
         if index in wanted and index == segments.num_frames - 1:
-            tiles = _tiles(segmenter, sequence, segments, index, frame, None)
+            tiles = _tiles(segmenter, sequence, segments, index, frame, None, refiner)
             rows[wanted[index]] = _row(values, wanted[index], index, tiles)
         previous = frame
     return tuple(rows[position] for position in order)
@@ -252,6 +277,7 @@ def _tiles(
     index: int,
     frame: Picture,
     following: Picture | None,
+    refiner: MaskRefiner | None,
 ) -> dict[str, Picture]:
     tiles = {"frame": frame}
     if segmenter.estimator is not None and following is not None:
@@ -259,7 +285,8 @@ def _tiles(
         longest = float(np.percentile(np.hypot(flow[0], flow[1]), _FLOW_FULL_PERCENTILE))
         tiles["optical flow"] = flow_picture(flow, max_px=longest, legend=True)
     tiles["segments"] = segments_picture(segments.probabilities(index).numpy(), frame=frame)
-    tiles["label-free foreground"] = overlay(frame, segments.mask(index, frame.shape[:2]))
+    title = "label-free foreground" + (f", CRF {refiner.name}" if refiner else "")
+    tiles[title] = overlay(frame, foreground_mask(segments, index, frame, refiner))
     annotation = sequence.annotation(index)
     if annotation is not None:
         tiles["annotation"] = mask_picture(annotation)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from model.dense_crf import crf_preset
 from model.metrics import PROTOCOLS, ScoredFrames, SequenceStatistics, average, counted_scores, statistics
 from tasks.foreground_choices import (
     FOREGROUND_CHOICES,
@@ -90,6 +91,7 @@ class Score:
 
     value: NaN, null in JSON, where the protocol leaves no frame to average.
     coverage: how much of the published benchmark it is an average of.
+    crf: settings of the dense CRF that refined the masks (tasks/refine.py); None where they are as the network's.
     """
 
     benchmark: str
@@ -101,11 +103,13 @@ class Score:
     protocol: str
     num_sequences: int
     coverage: str
+    crf: str | None = None
 
     @property
     def key(self) -> str:
-        """Name of the number in MLflow, such as ``davis16/J/gwm/label-free``."""
-        return f"{self.benchmark}/{self.measure}/{self.protocol}/{self.foreground}"
+        """Name of the number in MLflow, such as ``davis16/J/gwm/label-free``, or ``.../label-free/crf-gwm``."""
+        refined = f"/crf-{self.crf}" if self.crf else ""
+        return f"{self.benchmark}/{self.measure}/{self.protocol}/{self.foreground}{refined}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +134,7 @@ class EvaluationReport:
 
     features: what segments were merged by for the ground-truth choice (model/features.py).
     headline_protocol, coverage, notes: as the benchmark says (tasks/benchmarks/types.py).
+    crf: settings of the dense CRF that refined all masks before they were scored; None where none did.
     """
 
     benchmark: str
@@ -143,6 +148,11 @@ class EvaluationReport:
     headline_protocol: str = HEADLINE_PROTOCOL
     coverage: str = ""
     notes: tuple[str, ...] = ()
+    crf: str | None = None
+
+    def title(self, choice: str) -> str:
+        """Return how a foreground choice is called beside its numbers: with the CRF, where one refined the masks."""
+        return FOREGROUND_CHOICES[choice].title + (f", CRF {self.crf}" if self.crf else "")
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -163,6 +173,7 @@ class EvaluationReport:
             protocol=protocol,
             num_sequences=len(self.sequences),
             coverage=self.coverage,
+            crf=self.crf,
         )
 
     @property
@@ -197,6 +208,7 @@ class EvaluationReport:
             "model": asdict(self.model),
             "optical_flow": self.optical_flow,
             "merged_by_features": self.features,
+            "crf": None if self.crf is None else {"name": self.crf, **asdict(crf_preset(self.crf))},
             "checkpoint": self.checkpoint,
             "foreground_choices": [asdict(FOREGROUND_CHOICES[name]) for name in self.choices],
             "protocols": {name: protocol.description for name, protocol in PROTOCOLS.items()},
@@ -213,6 +225,7 @@ class EvaluationReport:
                 "foreground": choice,
                 "uses_annotations": FOREGROUND_CHOICES[choice].uses_annotations,
                 "checkpoint": self.checkpoint,
+                "crf": self.crf,
             }
             for measure in MEASURES:
                 scores.append(

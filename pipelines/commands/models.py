@@ -77,6 +77,9 @@ def evaluate(
     adapt_steps: Annotated[
         int, typer.Option(min=0, help="Score also after so many steps of adaptation to each sequence (GWM: 20).")
     ] = 0,
+    crf: Annotated[
+        str | None, typer.Option(help="Refine masks by a dense CRF before they are scored: gwm or rcf.")
+    ] = None,
 ) -> None:
     """Score a model on annotated sequences: label-free first, ground-truth-chosen beside it, labelled as such."""
     from pipelines.evaluate import evaluate_model
@@ -93,6 +96,7 @@ def evaluate(
         feature_sha256=feature_sha256,
         network_size=network_size,
         adapt_steps=adapt_steps,
+        crf=crf,
     )
     print_table(result["sequences"], title=f"{benchmark}, {result['coverage']}")
     print_table(result["averages"], title="averages")
