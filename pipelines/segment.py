@@ -15,27 +15,39 @@ from tasks.adapt import AdaptationOptions
 from tasks.devices import own_device
 from tasks.model_package import load_model
 from tasks.optical_flow import build_estimator
-from tasks.segment import SegmentProgress, SegmentResult, segment
+from tasks.segment import SegmentOptions, SegmentProgress, SegmentResult, segment
 
 
 @flow(name="segment-footage")
 def segment_footage(
-    inputs: list[str], model: str, out: str, estimator: str | None = "dis", weights: str | None = None
+    inputs: list[str],
+    model: str,
+    out: str,
+    estimator: str | None = "dis",
+    weights: str | None = None,
+    crf: str | None = None,
 ) -> dict[str, Any]:
     """Segment videos, folders of frames, globs and images into the folder ``out``.
 
     estimator: optical flow for the choice of the foreground; None chooses by the image border alone.
+    crf: refines masks by a dense CRF: gwm or rcf.
     Returns a row per clip, the rejected inputs with their reasons, and the page to look at.
     """
     folder = find_model(model)
-    result = segment_clips(inputs, folder, out, estimator, weights)
+    result = segment_clips(inputs, folder, out, estimator, weights, crf=crf)
     publish_clips(result)
     return result
 
 
 @task(retries=1, retry_delay_seconds=10, **NOT_FOR_BAD_INPUT)
 def segment_clips(
-    inputs: list[str], folder: str, out: str, estimator: str | None, weights: str | None, adapt_steps: int = 0
+    inputs: list[str],
+    folder: str,
+    out: str,
+    estimator: str | None,
+    weights: str | None,
+    adapt_steps: int = 0,
+    crf: str | None = None,
 ) -> dict[str, Any]:
     """Segment clip by clip, in constant memory; ``adapt_steps``: of adaptation to each clip before."""
     device = own_device(load_settings())
@@ -45,6 +57,7 @@ def segment_clips(
             load_model(folder, device=device),
             Path(out),
             estimator=build_estimator(estimator, weights, device=device) if estimator else None,
+            options=SegmentOptions(crf=crf),
             device=device,
             adaptation=AdaptationOptions(num_steps=adapt_steps) if adapt_steps else None,
             on_progress=lambda now: progress(*_position(now)),

@@ -26,7 +26,7 @@ class ClipSummary:
 
     size: rows and columns. foreground, rule: which segments were taken, and by which label-free rule.
     shares: share of each frame that is foreground. adaptation: of the model to this clip; None where it was used as
-    it is.
+    it is. crf: settings of the dense CRF that refined the masks; None where they are as the network's.
     """
 
     name: str
@@ -40,6 +40,7 @@ class ClipSummary:
     rows: tuple[PageRow, ...]
     seconds: float = 0.0
     adaptation: AdaptationRecord | None = None
+    crf: str | None = None
 
     @property
     def num_empty_frames(self) -> int:

@@ -24,6 +24,7 @@ from tasks.footage import FootageItem
 from tasks.pages import jpeg_data_uri
 from tasks.pictures import Picture, overlay, segments_picture
 from tasks.prefetch import prefetched
+from tasks.refine import MaskRefiner, foreground_masks
 from tasks.segment_clip import ClipSegments
 
 MASK_FOLDER = "masks"
@@ -52,11 +53,12 @@ def write_clip(
     folder: Path,
     decode: DecodeOptions,
     *,
+    refiner: MaskRefiner | None = None,
     on_frame: Callable[[int], None] | None = None,
 ) -> ClipSummary:
     """Write overlay and masks of every frame into ``folder``, which holds an empty MASK_FOLDER.
 
-    on_frame: called with the number of frames written so far.
+    refiner: refines every mask by its frame. on_frame: called with the number of frames written so far.
     Raises FootageError for footage that breaks, StorageError for a picture that can not be encoded.
     """
     pictured = {round(position) for position in np.linspace(0, segments.num_frames - 1, _NUM_PICTURED)}
@@ -65,7 +67,7 @@ def write_clip(
     size = (0, 0)
     with ExitStack() as stack:
         writer = stack.enter_context(_video_writer(item, folder, decode)) if item.kind != "image" else None
-        for drawn in stack.enter_context(prefetched(_draw(item, segments, decode, pictured), FRAMES_AHEAD)):
+        for drawn in stack.enter_context(prefetched(_draw(item, segments, decode, pictured, refiner), FRAMES_AHEAD)):
             frame = drawn.frame
             size = (int(frame.image.shape[0]), int(frame.image.shape[1]))
             _write_png(folder / MASK_FOLDER / f"{frame.index:05d}.png", drawn.mask.astype(np.uint8) * 255)
@@ -88,16 +90,20 @@ def write_clip(
         rule=segments.grouping.rule,
         shares=tuple(shares),
         rows=tuple(rows),
+        crf=refiner.name if refiner else None,
     )
 
 
 def _draw(
-    item: FootageItem, segments: ClipSegments, decode: DecodeOptions, pictured: Collection[int]
+    item: FootageItem,
+    segments: ClipSegments,
+    decode: DecodeOptions,
+    pictured: Collection[int],
+    refiner: MaskRefiner | None,
 ) -> Iterator[_Drawn]:
     """Yield every frame with its mask and overlay, and a row of the clip's page for the frames ``pictured``."""
     with prefetched(iterate_frames(item, decode), FRAMES_AHEAD) as frames:
-        for frame in frames:
-            mask = segments.mask(frame.index, (int(frame.image.shape[0]), int(frame.image.shape[1])))
+        for frame, mask in foreground_masks(segments, frames, refiner):
             picture = overlay(frame.image, mask)
             row = _page_row(frame, segments, picture) if frame.index in pictured else None
             yield _Drawn(frame=frame, mask=mask, picture=picture, row=row)

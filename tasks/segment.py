@@ -34,6 +34,7 @@ from tasks.errors import FootageError, StorageError
 from tasks.footage import FootageItem, Rejection, discover
 from tasks.model_package import LoadedModel
 from tasks.prefetch import prefetched
+from tasks.refine import MaskRefiner, build_refiner
 from tasks.segment_clip import ClipOptions, ClipSegmenter
 
 RESULT_FILE = "result.json"
@@ -41,10 +42,11 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """How footage is read and looked at."""
+    """How footage is read and looked at; ``crf``: settings of the dense CRF that refines masks (tasks/refine.py)."""
 
     clip: ClipOptions = field(default_factory=ClipOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
+    crf: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ def segment(
     options = options or SegmentOptions()
     found = discover(inputs)
     segmenter = ClipSegmenter(model.method, estimator, options.clip, device=device)
+    refiner = build_refiner(options.crf, device=device)
     adapter = build_adapter(model, estimator, adaptation, device=device) if adaptation else None
     _make_folder(out)
     clips: list[ClipSummary] = []
@@ -100,7 +103,7 @@ def segment(
             if adapter is not None:
                 method, record = adapter.adapt(item, options.decode)
                 used = segmenter.with_method(method)
-            clips.append(_segment_item(item, model, used, out, options, report, record))
+            clips.append(_segment_item(item, model, used, refiner, out, options.decode, report, record))
         except FootageError as error:
             rejections.append(Rejection(source=item.uri, reason=error.reason, detail=error.detail))
     if not clips:
@@ -118,8 +121,9 @@ def _segment_item(
     item: FootageItem,
     model: LoadedModel,
     segmenter: ClipSegmenter,
+    refiner: MaskRefiner | None,
     out: Path,
-    options: SegmentOptions,
+    decode: DecodeOptions,
     report: _Report,
     adaptation: AdaptationRecord | None,
 ) -> ClipSummary:
@@ -129,7 +133,7 @@ def _segment_item(
         shutil.rmtree(stale)
     started = time.monotonic()
     expected = probe(item).num_frames
-    images = (frame.image for frame in iterate_frames(item, options.decode))
+    images = (frame.image for frame in iterate_frames(item, decode))
     folder = out / f".{item.clip}.{uuid.uuid4().hex}.partial"
     with prefetched(images, FRAMES_AHEAD) as ahead:
         looked_at = segmenter.segment_clip(ahead, on_frame=lambda done: report("looking", done, expected))
@@ -138,7 +142,7 @@ def _segment_item(
             _make_folder(folder / MASK_FOLDER)
             total = segments.num_frames
             summary = write_clip(
-                item, segments, folder, options.decode, on_frame=lambda done: report("writing", done, total)
+                item, segments, folder, decode, refiner=refiner, on_frame=lambda done: report("writing", done, total)
             )
             summary = replace(summary, seconds=time.monotonic() - started, adaptation=adaptation)
             _describe(folder, summary, model)
@@ -156,6 +160,7 @@ def _describe(folder: Path, summary: ClipSummary, model: LoadedModel) -> None:
         "num_frames": summary.num_frames,
         "num_empty_frames": summary.num_empty_frames,
         "foreground": {"segments": list(summary.foreground), "rule": summary.rule, "label_free": True},
+        "crf": summary.crf,
         "model": {
             "uri": model.uri,
             "weights_sha256": model.weights_sha256,

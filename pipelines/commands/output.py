@@ -16,11 +16,12 @@ def segment(
     ],
     model: ModelReference,
     out: Annotated[str, typer.Option(help="Folder to write into.", show_default=False)],
+    crf: Annotated[str | None, typer.Option(help="Refine masks by a dense CRF: gwm or rcf.")] = None,
 ) -> None:
     """Turn any video, folder of frames or image into an overlay video, PNG masks and a page to look at."""
     from pipelines.segment import segment_footage
 
-    print_table(segment_footage(inputs=inputs, model=model, out=out)["clips"], title="segmented")
+    print_table(segment_footage(inputs=inputs, model=model, out=out, crf=crf)["clips"], title="segmented")
 
 
 def render(

@@ -12,15 +12,17 @@ import torch
 
 from model.dense_crf import CRF_PRESETS
 from tasks.benchmarks import Benchmark, open_benchmark
+from tasks.decode import Frame
 from tasks.errors import InputError
 from tasks.evaluate import EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.evaluate_sequence import evaluate_sequence
-from tasks.refine import build_refiner, foreground_mask
+from tasks.refine import build_refiner, foreground_mask, foreground_masks
 from tasks.scores import LABEL_FREE
+from tasks.segment import SegmentOptions, segment
 from tasks.segment_clip import ClipSegmenter
 from tasks.settings import Settings
 from tasks.tracking import find_or_create_run, mlflow_client
-from tests.tasks.moving_square import ColourMethod, overlap, square_clip, write_davis
+from tests.tasks.moving_square import ColourMethod, loaded, overlap, square_clip, write_davis
 from tests.tasks.tiny_models import saved_model
 
 COARSE = (18, 24)  # a quarter of the frames' size, as networks see them
@@ -68,7 +70,6 @@ def test_the_mask_of_a_frame_is_refined_by_that_frame() -> None:
 
 
 def test_every_number_tells_of_the_crf(benchmark: Benchmark, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     model = saved_model(tmp_path / "model")
     seen: list[EvaluationProgress] = []
     plain = evaluate(EvaluationJob(model_uri=model, num_pictured=0), benchmark, on_progress=seen.append)
@@ -112,3 +113,46 @@ def test_refined_scores_are_logged_beside_the_others(benchmark: Benchmark, tmp_p
 def test_an_unknown_setting_is_refused_before_the_work() -> None:
     with pytest.raises(InputError, match=r"'soft'.*gwm, rcf"):
         EvaluationJob(model_uri="nowhere", crf="soft")
+
+
+def test_masks_are_refined_side_by_side_in_the_order_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures, _ = square_clip(7)
+    frames = [
+        Frame(index=index, time_seconds=index / 24, image=picture, source_name="")
+        for index, picture in enumerate(pictures)
+    ]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    refiner = build_refiner("gwm")
+    assert refiner is not None
+    assert refiner.num_threads == 3
+    with ClipSegmenter(ColourMethod(COARSE), None).segment_clip(pictures) as segments:
+        for count in (7, 2):  # more than threads, and fewer
+            found = list(foreground_masks(segments, frames[:count], refiner))
+            assert [frame.index for frame, _ in found] == list(range(count))
+            for frame, mask in found:
+                assert np.array_equal(mask, foreground_mask(segments, frame.index, frame.image, refiner))
+
+
+def test_segment_refines_what_it_writes(tmp_path: Path) -> None:
+    frames, masks = square_clip(4)
+    (tmp_path / "fox").mkdir()
+    for index, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"fox/{index:05d}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    fits = {}
+    for crf in (None, "gwm"):
+        out = tmp_path / f"out_{crf}"
+        options = SegmentOptions(crf=crf)
+        segment([str(tmp_path / "fox")], loaded(ColourMethod(COARSE)), out, estimator=None, options=options)
+        assert json.loads((out / "fox/result.json").read_text())["crf"] == crf
+        assert ("refined by a dense CRF, gwm" in (out / "fox/index.html").read_text()) is (crf is not None)
+        written = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0 for path in sorted((out / "fox/masks").iterdir())]
+        fits[crf] = np.mean([overlap(mask, known) for mask, known in zip(written, masks, strict=True)])
+    assert fits[None] < 0.95 < fits["gwm"]
+    with pytest.raises(InputError, match="'soft'"):
+        segment(
+            [str(tmp_path / "fox")],
+            loaded(ColourMethod(COARSE)),
+            tmp_path / "out",
+            estimator=None,
+            options=SegmentOptions(crf="soft"),
+        )
