@@ -10,26 +10,23 @@ Two objectives, which differ for soft masks:
 Both use probabilities upsampled bilinearly to the flow's resolution (the code; the paper upsamples logits) and both
 return a mean over both components and all pixels of the flow, in px^2.
 
-The mixture objective never leaves the network's resolution. Bilinear upsampling is linear, so a moment of an upsampled
-mask is the inner product of the small mask with the *adjoint-upsampled* monomial. ``fold_flow`` does the part that
-depends on the flow once per sample, in the loader; a step then costs O(h w) however large the flow is, and is exact.
-The blended objective needs products of masks, which fold too (``blended_energy``), with the flow once per step.
+Neither leaves the network's resolution (``folding``): the part that depends on the flow is folded onto the small grid,
+and a step costs O(h w) however large the flow is. For the mixture the loader does that once per sample, ``fold_flow``;
+the blended objective takes products of masks, on a finer grid, and folds the flow in the step (``blended_energy``).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from model.losses.blended_energy import blended_energy
+from model.losses.folding import fold_products, folded_powers
 from model.losses.motion_models import (
     MotionModelName,
-    axis_powers,
     fit_motion,
     gram_matrices,
     motion_fields,
@@ -37,6 +34,7 @@ from model.losses.motion_models import (
     remove_global_motion,
     separable_moments,
     solve_motion,
+    sum_of_squares,
 )
 
 
@@ -46,6 +44,7 @@ class FoldedFlow:
 
     products: for both components and the p monomials, F_c * x^a y^b folded onto the small grid.
     energy: sum of |F|^2 over the full-resolution flow, px^2; a constant of the sample, since masks sum to one.
+    Of the flow, both hold what one motion of the whole image leaves.
     flow_size: rows and columns of the flow that was folded.
     """
 
@@ -54,44 +53,19 @@ class FoldedFlow:
     flow_size: tuple[int, int]
 
 
-def upsample_adjoint(image: Float[Tensor, "b c H W"], size: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-    """Apply the transpose of bilinear upsampling (align_corners False) from ``size`` to the image's size.
-
-    <upsample(m), image> = <m, upsample_adjoint(image)> for every m.
-    """
-    full, small = list(image.shape[-2:]), [*image.shape[:2], *size]
-    return torch.ops.aten.upsample_bilinear2d_backward(image.contiguous(), full, small, False, None, None)
-
-
 def fold_flow(flow: Float[Tensor, "b 2 H W"], size: tuple[int, int], name: MotionModelName) -> FoldedFlow:
     """Fold full-resolution flow onto a grid of ``size`` rows and columns, for ``mixture_loss``.
 
-    The energy is summed in float64: 410 000 terms in float32 were off by up to 1.7 %.
+    What one motion of the whole image explains is left out: no segment's residual changes, and float32 keeps what
+    remains of the flow under a moving camera far better.
     """
     model = motion_model(name)
-    height, width = flow.shape[-2:]
-    rows, columns = (axis_powers(n, model.degree, device=flow.device, dtype=flow.dtype) for n in (height, width))
-    basis = rows[:, model.y_powers].T[:, :, None] * columns[:, model.x_powers].T[:, None, :]  # (p, H, W)
-    products = (flow[:, :, None] * basis).flatten(1, 2)  # (b, 2p, H, W)
-    if size != (height, width):
-        products = upsample_adjoint(products, size)
+    residual = remove_global_motion(flow, model)
     return FoldedFlow(
-        products=products.unflatten(1, (2, model.num_terms)),
-        energy=flow.double().square().sum((1, 2, 3)),
-        flow_size=(height, width),
+        products=fold_products(residual, size, model, "pixels"),
+        energy=sum_of_squares(residual),
+        flow_size=(flow.shape[-2], flow.shape[-1]),
     )
-
-
-@lru_cache(maxsize=16)
-def _folded_powers(
-    full: int, small: int, degree: int, device: torch.device, dtype: torch.dtype
-) -> Float[Tensor, "n d"]:
-    """Powers 0..degree of one axis of the full-resolution grid, folded onto ``small`` pixels."""
-    with torch.inference_mode(False):  # what is kept here must serve training too, whoever asks first
-        powers = axis_powers(full, degree, device=device, dtype=dtype)
-        if small == full:
-            return powers
-        return upsample_adjoint(powers[None, None], (small, degree + 1))[0, 0]
 
 
 def mixture_loss(
@@ -104,10 +78,10 @@ def mixture_loss(
     """
     model = motion_model(name)
     height, width = folded.flow_size
-    size = probabilities.shape[-2:]
-    options = (2 * model.degree, probabilities.device, probabilities.dtype)
-    rows = _folded_powers(height, size[0], *options)
-    columns = _folded_powers(width, size[1], *options)
+    rows, columns = (
+        folded_powers(full, small, 2 * model.degree, "pixels", probabilities.device, probabilities.dtype)
+        for full, small in zip(folded.flow_size, probabilities.shape[-2:], strict=True)
+    )
     moments = separable_moments(probabilities, rows, columns)  # (b, k, d, d)
     gram = gram_matrices(moments, model)
     products = folded.products.flatten(3).flatten(1, 2)  # (b, 2p, n)

@@ -14,7 +14,6 @@ from model.losses.flow_reconstruction import (
     blended_reconstruction,
     fold_flow,
     mixture_loss,
-    upsample_adjoint,
 )
 from model.losses.motion_models import motion_model
 from tests.shared import GOLDEN, shared_or_skip
@@ -105,13 +104,6 @@ def test_single_precision_gradients_stay_within_a_thousandth() -> None:
         mixture_loss(x.softmax(1), fold_flow(flow.to(dtype), (8, 14), "quadratic")).backward()
         gradients.append(x.grad.double())
     assert (gradients[0] - gradients[1]).norm() <= 1e-3 * gradients[0].norm()
-
-
-def test_upsample_adjoint_is_the_transpose_of_upsampling() -> None:
-    small = torch.randn(1, 2, 5, 7, dtype=torch.float64)
-    large = torch.randn(1, 2, 13, 24, dtype=torch.float64)
-    up = F.interpolate(small, size=(13, 24), mode="bilinear", align_corners=False)
-    assert (up * large).sum().item() == pytest.approx((small * upsample_adjoint(large, (5, 7))).sum().item())
 
 
 @pytest.mark.parametrize("name", MODELS)
