@@ -8,6 +8,7 @@ from prefect import flow
 
 from pipelines.evaluate import find_model
 from pipelines.segment import publish_clips, segment_clips
+from tasks.adapt import AdaptationOptions
 
 
 @flow(name="adapt-gwm")
@@ -18,14 +19,17 @@ def adapt_footage(
     steps: int = 20,
     estimator: str = "dis",
     weights: str | None = None,
+    learning_rate: float | None = None,
 ) -> dict[str, Any]:
     """Adapt a model to each clip separately and segment the clips into the folder ``out``; no label is involved.
 
-    steps: updates per clip, by the settings of the model's training with the rate after its warm-up (paper: 20).
-    estimator, weights: optical flow to adapt by and to choose the foreground by.
+    steps: updates per clip, by the settings of the model's training at the rate where it ended (paper: 20).
+    learning_rate: instead of that rate. estimator, weights: optical flow to adapt by and to choose the foreground by.
     Returns a row per clip that tells what adaptation did, or why a clip was segmented without it.
     """
     folder = find_model(model)
-    result = segment_clips(inputs, folder, out, estimator, weights, adapt_steps=steps)
+    result = segment_clips(
+        inputs, folder, out, estimator, weights, AdaptationOptions(num_steps=steps, learning_rate=learning_rate)
+    )
     publish_clips(result)
     return result

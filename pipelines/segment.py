@@ -46,10 +46,10 @@ def segment_clips(
     out: str,
     estimator: str | None,
     weights: str | None,
-    adapt_steps: int = 0,
+    adaptation: AdaptationOptions | None = None,
     crf: str | None = None,
 ) -> dict[str, Any]:
-    """Segment clip by clip, in constant memory; ``adapt_steps``: of adaptation to each clip before."""
+    """Segment clip by clip, in constant memory; ``adaptation``: of the model to each clip before."""
     device = own_device(load_settings())
     with Progress("segment", key="segment") as progress:
         result = segment(
@@ -59,7 +59,7 @@ def segment_clips(
             estimator=build_estimator(estimator, weights, device=device) if estimator else None,
             options=SegmentOptions(crf=crf),
             device=device,
-            adaptation=AdaptationOptions(num_steps=adapt_steps) if adapt_steps else None,
+            adaptation=adaptation,
             on_progress=lambda now: progress(*_position(now)),
         )
     return {"clips": _rows(result, out), "page": str(result.page), "num_rejected": len(result.rejections)}

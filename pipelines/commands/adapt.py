@@ -17,12 +17,23 @@ def adapt(
     out: Annotated[str, typer.Option(help="Folder to write into.")] = "adapted",
     estimator: Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, ...")] = "dis",
     weights: Annotated[str | None, typer.Option(help="Weights of the estimator: a name, file or URI.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Of the steps; unset goes on at the rate where the training ended.")
+    ] = None,
 ) -> None:
     """Train the model on for a few steps on each clip, each time from the same start, and segment the clip.
 
-    No label is involved. The rate is that of the model's training after its warm-up.
+    No label is involved. All settings are those of the model's training.
     """
     from pipelines.adapt import adapt_footage
 
-    result = adapt_footage(inputs=inputs, model=model, out=out, steps=steps, estimator=estimator, weights=weights)
+    result = adapt_footage(
+        inputs=inputs,
+        model=model,
+        out=out,
+        steps=steps,
+        estimator=estimator,
+        weights=weights,
+        learning_rate=learning_rate,
+    )
     print_table(result["clips"], title="adapted and segmented")

@@ -24,7 +24,7 @@ def test_each_clip_is_segmented_by_a_model_of_its_own(rendered: Path, tmp_path: 
     shutil.copy(sorted((rendered / "truth").rglob("*.png"))[0], still / "0.png")
     result = adapt_footage([str(clip), str(still)], model, str(tmp_path / "out"), steps=2)
     moving, alone = result["clips"]
-    assert moving["status"].startswith("adapted in 2 steps at rate 1.5e-04 on ")
+    assert moving["status"].startswith("adapted in 2 steps at rate 1.5e-05 on ")
     assert alone["status"] == "not adapted: 1 frame make no pair at the gaps of the training"
     assert len(list((tmp_path / "out" / clip.stem / "masks").glob("*.png"))) == 6
     record = json.loads((tmp_path / "out" / clip.stem / "result.json").read_text())["adaptation"]

@@ -16,7 +16,7 @@ from model.dis import DisEstimator
 from model.methods import build_method
 from model.methods.base import Method
 from model.types import FramePair
-from tasks.adapt import AdaptationOptions, ClipAdapter, adapt_method, adaptation_settings, mean_loss
+from tasks.adapt import AdaptationOptions, ClipAdapter, adapt_method, adaptation_rate, adaptation_settings, mean_loss
 from tasks.clip_samples import choose_pairs, clip_samples
 from tasks.config import ExperimentConfig
 from tasks.errors import DatasetError, InputError
@@ -31,7 +31,8 @@ OPTIONS = AdaptationOptions(num_steps=20, max_pairs=12, max_side=96)
 def experiment() -> ExperimentConfig:
     """A rate at which a few thousand weights learn something in 20 steps."""
     tiny = tiny_experiment()
-    return tiny.model_copy(update={"optimisation": tiny.optimisation.model_copy(update={"learning_rate": 1e-2})})
+    rate = {"learning_rate": 1e-2, "decay_power": 0.0}
+    return tiny.model_copy(update={"optimisation": tiny.optimisation.model_copy(update=rate)})
 
 
 def untrained(config: ExperimentConfig) -> Method:
@@ -89,11 +90,28 @@ def test_the_order_of_clips_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_steps_are_those_that_would_follow_the_training() -> None:
-    config = tiny_experiment().optimisation
+    config = tiny_experiment().optimisation  # 12 steps at a rate that ends near zero
     settings = adaptation_settings(config)
     rates = [learning_rate_at(settings.num_steps + step, settings) for step in (0, 19, 500)]
-    assert rates == [config.learning_rate] * 3
+    assert rates == [learning_rate_at(11, config)] * 3
+    assert 0.1 < rates[0] / config.learning_rate < 0.11
     assert (settings.global_batch_size, settings.gradient_clip_norm) == (4, 1.0)
+    assert adaptation_rate(config.model_copy(update={"num_steps": 5000})) == pytest.approx(3e-4)
+    released = config.model_copy(update={"num_steps": 20_000, "decay_horizon_steps": 160_000, "warmup_steps": 1500})
+    assert adaptation_rate(released) == pytest.approx(0.887 * config.learning_rate, rel=1e-3)
+    assert adaptation_settings(config, 0.5).learning_rate == 0.5
+
+
+def test_statistics_of_batch_normalisation_are_those_of_the_training() -> None:
+    config = experiment()
+    method = untrained(config)
+    pair = FramePair(image=torch.full((3, 32, 56), 9, dtype=torch.uint8), flow=torch.rand(2, 32, 56), gap=1)
+    adapted = adapt_method(method, [method.prepare(pair)], config.optimisation, 2)
+    before, after = state(method), state(adapted)
+    buffers = {name for name, _ in cast(nn.Module, method).named_buffers() if "running" in name}
+    assert buffers
+    assert same({name: before[name] for name in buffers}, after)
+    assert not same({name: before[name] for name in before.keys() - buffers}, after)
 
 
 def test_the_last_phase_of_the_objective_is_trained() -> None:
@@ -215,7 +233,7 @@ def test_the_mean_loss_is_that_of_the_samples() -> None:
     assert mean_loss(method, samples, batch_size=4) == pytest.approx(sum(each) / 7, rel=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"num_steps": 0}, {"max_pairs": 0}, {"max_side": 16}])
-def test_impossible_options_are_refused(options: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="expected at least 1 step"):
+@pytest.mark.parametrize("options", [{"num_steps": 0}, {"max_pairs": 0}, {"max_side": 16}, {"learning_rate": 0.0}])
+def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"expected (at least 1 step|a rate above 0)"):
         AdaptationOptions(**options)
