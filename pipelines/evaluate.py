@@ -54,10 +54,7 @@ def evaluate_model(
     folder = find_model(model)
     merging = MergingFeatures(name=features, weights=feature_weights, sha256=feature_sha256)
     if benchmark in IMAGE_BENCHMARKS:
-        if adapt_steps:
-            raise ConfigError(f"adapt_steps={adapt_steps}: still images have no motion to adapt to; leave it 0")
-        if crf:
-            raise ConfigError(f"crf={crf!r}: masks of still images are scored as they are; leave it out")
+        _refuse_for_images(adapt_steps, crf)
         result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size)
         publish_scores(result)
         return result
@@ -153,6 +150,13 @@ def publish_scores(result: dict[str, Any]) -> None:
     """Leave the scores as two tables with the flow run."""
     publish_table(result["averages"], key="averages", description="Averages, and how each came about")
     publish_table(result["sequences"], key="sequences", description=f"Per sequence, {result['coverage']}")
+
+
+def _refuse_for_images(adapt_steps: int, crf: str | None) -> None:
+    if adapt_steps:
+        raise ConfigError(f"adapt_steps={adapt_steps}: still images have no motion to adapt to; leave it 0")
+    if crf is not None:
+        raise ConfigError(f"crf={crf!r}: masks of still images are scored as they are; leave it out")
 
 
 def _write(evaluation: Evaluation, json_file: str | None, report: str | None) -> str | None:
