@@ -56,14 +56,13 @@ def evaluate_model(
     if benchmark in IMAGE_BENCHMARKS:
         _refuse_for_images(adapt_steps, crf)
         result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size)
-        publish_scores(result)
-        return result
-    scored = folder, model, benchmark, root, sequences
-    result = score_sequences(*scored, json_file, report, merging, crf=crf)
-    if adapt_steps:
-        places = json_file and f"{json_file}.adapted", report and f"{report}/adapted"
-        adapted = score_sequences(*scored, *places, merging, adapt_steps=adapt_steps, crf=crf)
-        result = join_adapted(result, adapted)
+    else:
+        scored = folder, model, benchmark, root, sequences
+        result = score_sequences(*scored, json_file, report, merging, crf=crf)
+        if adapt_steps:
+            places = json_file and f"{json_file}.adapted", report and f"{report}/adapted"
+            adapted = score_sequences(*scored, *places, merging, adapt_steps=adapt_steps, crf=crf)
+            result = join_adapted(result, adapted)
     publish_scores(result)
     return result
 
