@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.timing import best_seconds, print_ratios
-from model.losses.flow_reconstruction import blended_loss, fold_flow, mixture_loss
+from model.losses.flow_reconstruction import FoldedFlow, blended_loss, fold_flow, mixture_loss
 
 PEER = "QR per segment and component (peer)"
 BATCH, SEGMENTS, MASK_SIZE, FLOW_SIZE = 8, 4, (128, 224), (480, 854)
@@ -38,13 +38,23 @@ def qr_per_segment_loss(logits: Tensor, flow: Tensor, *, shared: bool) -> Tensor
     return F.mse_loss(reconstruction, flow)
 
 
+def fold_samples(flow: Tensor) -> FoldedFlow:
+    """Fold one sample after the other, as the loader does."""
+    samples = [fold_flow(sample, MASK_SIZE, "quadratic") for sample in flow.split(1)]
+    return FoldedFlow(
+        products=torch.cat([sample.products for sample in samples]),
+        energy=torch.cat([sample.energy for sample in samples]),
+        flow_size=FLOW_SIZE,
+    )
+
+
 def main() -> None:
     """Print the ratios; the losses are first checked to agree."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     logits = torch.randn(BATCH, SEGMENTS, *MASK_SIZE).requires_grad_()
     flow = 3 * torch.randn(BATCH, 2, *FLOW_SIZE)
-    folded = fold_flow(flow, MASK_SIZE, "quadratic")
+    folded = fold_samples(flow)
     peer, ours = qr_per_segment_loss(logits, flow, shared=True), blended_loss(logits, flow)
     torch.testing.assert_close(ours, peer, rtol=1e-4, atol=0)
 
@@ -61,7 +71,7 @@ def main() -> None:
             "blended": lambda: backward(blended_loss(logits, flow)),
             "mixture, folded": lambda: backward(mixture_loss(logits.softmax(1), folded)),
             "mixture, folded, with the loader's share": lambda: backward(
-                mixture_loss(logits.softmax(1), fold_flow(flow, MASK_SIZE, "quadratic"))
+                mixture_loss(logits.softmax(1), fold_samples(flow))
             ),
         },
         rounds=3,

@@ -22,4 +22,4 @@ def print_ratios(title: str, seconds: Mapping[str, float], *, peer: str) -> None
     """Print one line per candidate: milliseconds and how many times faster than ``peer``."""
     print(title)
     for name, value in seconds.items():
-        print(f"  {name:<44} {value * 1e3:10.2f} ms   {seconds[peer] / value:8.1f} x")
+        print(f"  {name:<46} {value * 1e3:10.3f} ms   {seconds[peer] / value:8.1f} x")
