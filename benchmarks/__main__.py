@@ -6,6 +6,8 @@ import importlib
 import pkgutil
 import sys
 
+import torch
+
 import benchmarks
 
 _HELPERS = {"__main__", "timing"}
@@ -19,7 +21,9 @@ def main() -> int:
     if unknown:
         print(f"no benchmark {', '.join(unknown)}: expected any of {', '.join(known)}", file=sys.stderr)
         return 2
+    threads = torch.get_num_threads()
     for name in wanted:
+        torch.set_num_threads(threads)  # some set their own number
         importlib.import_module(f"benchmarks.{name}").main()
     return 0
 
