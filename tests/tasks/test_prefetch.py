@@ -144,10 +144,11 @@ def test_a_consumer_that_stops_early_closes_the_source(error: ValueError | None)
 
 def test_an_interrupt_reaches_a_consumer_that_waits() -> None:
     """Ctrl-C comes while an item is being made: the consumer gets it, then waits for that item only."""
-    interrupted, closed = threading.Event(), threading.Event()
+    waiting, interrupted, closed = threading.Event(), threading.Event(), threading.Event()
 
     def source() -> Iterator[int]:
         try:
+            waiting.wait(timeout=5)
             os.kill(os.getpid(), signal.SIGINT)
             interrupted.wait(timeout=5)
             yield 0
@@ -158,6 +159,7 @@ def test_an_interrupt_reaches_a_consumer_that_waits() -> None:
     def consume() -> None:
         with prefetched(source()) as items:
             try:
+                waiting.set()
                 list(items)
             finally:
                 interrupted.set()
