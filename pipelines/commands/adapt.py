@@ -15,7 +15,7 @@ def adapt(
     model: ModelReference,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training on each clip (GWM, Table 4: 20).")] = 20,
     out: Annotated[str, typer.Option(help="Folder to write into.")] = "adapted",
-    estimator: Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, ...")] = "dis",
+    estimator: Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, pwc, arflow, ...")] = "dis",
     weights: Annotated[str | None, typer.Option(help="Weights of the estimator: a name, file or URI.")] = None,
     learning_rate: Annotated[
         float | None, typer.Option(min=0.0, help="Of the steps; unset goes on at the rate where the training ended.")

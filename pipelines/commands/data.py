@@ -24,7 +24,7 @@ def ingest(
     max_side: Annotated[
         int | None, typer.Option(min=16, help="Longer side in pixels; larger frames are shrunk.")
     ] = None,
-    estimator: Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, ...")] = "dis",
+    estimator: Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, pwc, arflow, ...")] = "dis",
     weights: Annotated[
         str | None, typer.Option(help="Weights of the estimator: a name of gwm weights, a file or a URI.")
     ] = None,
