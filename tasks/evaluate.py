@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +27,7 @@ from tasks.model_package import load_model
 from tasks.optical_flow import build_estimator
 from tasks.refine import build_refiner
 from tasks.report import render_report
-from tasks.scores import LABEL_FREE, EvaluationReport, SequenceScores
+from tasks.scores import LABEL_FREE, EvaluatedModel, EvaluationReport, SequenceScores
 from tasks.segment_clip import ClipOptions, ClipSegmenter
 from tasks.settings import Settings
 from tasks.storage import location
@@ -171,7 +171,22 @@ def evaluate(
             SequenceWorker, job, benchmark.sequences, settings or Settings(), parallel=parallel, collect=collect
         )
     results = [collected[sequence.name] for sequence in benchmark.sequences]
-    report = EvaluationReport(
+    return Evaluation(
+        report=_report(job, benchmark, model, results, seconds=time.monotonic() - started),
+        pictures={result.scores.name: result.rows for result in results},
+        adaptations={result.scores.name: result.adaptation for result in results if result.adaptation},
+    )
+
+
+def _report(
+    job: EvaluationJob,
+    benchmark: Benchmark,
+    model: EvaluatedModel,
+    results: Sequence[SequenceResult],
+    *,
+    seconds: float,
+) -> EvaluationReport:
+    return EvaluationReport(
         benchmark=benchmark.name,
         model=model,
         sequences=tuple(result.scores for result in results),
@@ -182,12 +197,7 @@ def evaluate(
         notes=benchmark.notes,
         crf=job.crf,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=time.monotonic() - started,
-    )
-    return Evaluation(
-        report=report,
-        pictures={result.scores.name: result.rows for result in results},
-        adaptations={result.scores.name: result.adaptation for result in results if result.adaptation},
+        seconds=seconds,
     )
 
 

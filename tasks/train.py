@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 
@@ -91,15 +92,7 @@ def train(
     name = training_id or default_training_id(experiment, snapshot.uri, snapshot.version, initial_model, pins)
     run = RunFolder(root=location(settings.runs_root) / _require_training_id(name))
     prove_writable(run.root)
-    run.agree(
-        {
-            "experiment": experiment.model_dump(mode="json"),
-            "dataset_uri": snapshot.uri,
-            "dataset_version": snapshot.version,
-            "initial_model": initial_model,
-            **({"joint_datasets": [asdict(pin) for pin in pins]} if pins else {}),
-        }
-    )
+    run.agree(_terms(experiment, snapshot.pin, pins, initial_model))
     finished = run.read("result")
     if finished is not None:
         return _registered(TrainingResult(**{**finished, "already_finished": True}), run, settings, register_as)
@@ -125,6 +118,19 @@ def train(
         tracked.log_json("experiment.json", experiment.model_dump(mode="json"))
         result = _train_and_hand_over(job, tracked, on_progress)
         return _registered(result, run, settings, register_as)
+
+
+def _terms(
+    experiment: ExperimentConfig, pin: DatasetPin, joint: Sequence[DatasetPin], initial_model: str | None
+) -> dict[str, Any]:
+    """Return all that decides the outcome: a training goes on under its id only where nothing of it has changed."""
+    return {
+        "experiment": experiment.model_dump(mode="json"),
+        "dataset_uri": pin.uri,
+        "dataset_version": pin.version,
+        "initial_model": initial_model,
+        **({"joint_datasets": [asdict(each) for each in joint]} if joint else {}),
+    }
 
 
 def default_training_id(
