@@ -52,7 +52,7 @@ class CrfConfig:
     least_probability: float = 1e-6  # RCF's final CRF clips to [1e-6, 1 - 1e-6]; GWM's cell takes log softmax
 
     def __post_init__(self) -> None:
-        widths = (self.position_px, self.colour, self.smoothness_px, self.mask_gain or 1.0)
+        widths = (self.position_px, self.colour, self.smoothness_px, 1.0 if self.mask_gain is None else self.mask_gain)
         weights = (self.bilateral_weight, self.smoothness_weight)
         if not all(math.isfinite(value) and value > 0 for value in widths):
             raise InputError(f"{self}: expected standard deviations and mask_gain above 0")

@@ -218,6 +218,7 @@ def test_a_mask_of_another_size_is_refused() -> None:
         ({"position_px": 0.0}, "above 0"),
         ({"colour": math.nan}, "above 0"),
         ({"mask_gain": -1.0}, "above 0"),
+        ({"mask_gain": 0.0}, "above 0"),
         ({"bilateral_weight": -1.0}, "at least 0"),
         ({"bilateral_weight": 0.0, "smoothness_weight": 0.0}, "not both 0"),
         ({"num_iterations": 0}, "at least 1 iteration"),
