@@ -161,15 +161,17 @@ def _assign(
 def _means(
     points: Float[Tensor, "b n c"], labels: Int[Tensor, "b s n"], centres: Float[Tensor, "b s k c"]
 ) -> Float[Tensor, "b s k c"]:
-    """Return the mean of each cluster; an empty one takes the point that its start explains worst."""
+    """Return the mean of each cluster; empty ones take the points that their start explains worst, one each."""
     member = F.one_hot(labels, centres.shape[2]).to(points)  # (b, s, n, k)
     count = member.sum(2)[..., None]  # (b, s, k, 1)
     means = torch.einsum("bsnk,bnc->bskc", member, points) / count.clamp_min(1)
     if bool((count > 0).all()):
         return means
     worst = _squared_distances(points, centres).amin(-1).argsort(dim=-1, descending=True)  # (b, s, n)
-    for image, start, cluster in (count[..., 0] == 0).nonzero().tolist():
-        means[image, start, cluster] = points[image, worst[image, start, cluster]]
+    empty = count[..., 0] == 0
+    place = empty.cumsum(-1) - 1  # of each empty cluster among those of its start
+    for image, start, cluster in empty.nonzero().tolist():
+        means[image, start, cluster] = points[image, worst[image, start, place[image, start, cluster]]]
     return means
 
 
