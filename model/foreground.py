@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from model.clip_evidence import ClipEvidence, all_groupings, grouping_masks, membership
+from model.clip_evidence import ClipEvidence, all_groupings, membership
 from model.errors import InputError
 
 ForegroundRule = Literal["motion", "appearance", "border"]
@@ -117,5 +117,3 @@ _RULES: dict[str, Callable[[ClipEvidence], Tensor]] = {
     "appearance": appearance_scores,
     "border": border_scores,
 }
-
-__all__ = ["ClipEvidence", "ForegroundRule", "Grouping", "all_groupings", "choose_grouping", "grouping_masks"]

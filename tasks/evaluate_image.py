@@ -133,11 +133,10 @@ def evaluate_image(segmenter: ImageSegmenter, image: BenchmarkImage, *, pictured
         rule=grouping.rule,
         choices={name: _choice_scores(chosen[name], score) for name, score in scores.items()},
     )
-    foreground = (group_mask(soft, chosen[LABEL_FREE]) > 0.5).cpu().numpy()
     return ImageResult(
         row=row,
         f_curves={name: score.f_curve.numpy() for name, score in scores.items()},
-        tiles=_tiles(picture, segmentation, foreground, annotation) if pictured else {},
+        tiles=_tiles(picture, segmentation, group_mask(soft, chosen[LABEL_FREE]), annotation) if pictured else {},
     )
 
 
@@ -185,12 +184,12 @@ def _choice_scores(segments: tuple[int, ...], scores: ImageScores) -> ChoiceScor
 
 
 def _tiles(
-    picture: Picture, segmentation: Segmentation, foreground: NDArray[np.bool_], annotation: NDArray[np.bool_]
+    picture: Picture, segmentation: Segmentation, foreground: Tensor, annotation: NDArray[np.bool_]
 ) -> dict[str, bytes]:
     tiles = {
         "image": picture,
         "segments": segments_picture(segmentation.probabilities[0].cpu().numpy(), frame=picture),
-        "label-free foreground": overlay(picture, foreground),
+        "label-free foreground": overlay(picture, (foreground > 0.5).cpu().numpy()),
         "annotation": mask_picture(annotation),
     }
     return {title: jpeg_bytes(resized(tile, height=PICTURE_HEIGHT)) for title, tile in tiles.items()}

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.foreground import all_groupings, group_mask, grouping_masks
+from model.clip_evidence import all_groupings, grouping_masks
+from model.foreground import group_mask
 from model.merging import merge_segments
 from model.metrics import boundary_accuracy, region_similarity
 from model.types import Segmentation
@@ -87,7 +88,7 @@ def evaluate_sequence(
             merged.extend(_merged_groupings(segmentation.probabilities, segmentation.features))
 
     with segmenter.segment_clip(_fitting_frames(sequence), on_batch=merge) as segments:
-        frames = [index for index, _ in _annotated(sequence, segments.num_frames)]
+        frames = [index for index, files in enumerate(sequence.annotations[: segments.num_frames]) if files is not None]
         if not frames:
             raise FootageError("annotation_mismatch", f"sequence {sequence.name} has no annotated frame to score")
         table = _similarity_table(sequence, segments)

@@ -108,8 +108,9 @@ def _as_prepared(root: str) -> dict[str, BenchmarkSequence]:
 
 def _distributed_sequence(name: str, folder: str) -> BenchmarkSequence:
     truth = require_folder(f"{folder}/GroundTruth", "fbms59", _LAYOUT)
-    coloured = [file for file in files_ending(truth, {".ppm"}) if "PROB" not in base_name(file)]
-    grey = () if files_ending(truth, {".ppm"}) else files_ending(truth, {".pgm"})
+    ppm = files_ending(truth, {".ppm"})
+    coloured = [file for file in ppm if "PROB" not in base_name(file)]
+    grey = () if ppm else files_ending(truth, {".pgm"})
     decode = partial(decode_fbms_mask, threshold=_THRESHOLDS.get(name, _THRESHOLD), white_is_background=bool(coloured))
     numbered = {_frame_number(file): file for file in coloured or grey}
     frames = list_folder(folder).images

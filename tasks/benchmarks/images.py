@@ -13,9 +13,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.benchmarks.files import is_folder, require_folder, shortened, stem, subfolders
+from tasks.benchmarks.files import is_folder, require_folder, shortened, stem
 from tasks.errors import ConfigError, DatasetError, FootageError
-from tasks.footage_files import list_folder, open_footage
+from tasks.footage_files import base_name, list_folder, open_footage
 from tasks.frame_images import decode_image, load_picture
 from tasks.pictures import Picture
 from tasks.storage import location
@@ -131,9 +131,10 @@ def _decode_mask(data: bytes, name: str) -> NDArray[np.bool_]:
 
 def _sorted_images(folder: str) -> dict[str, str]:
     """Return the addresses of a folder's images by their path below it without extension, sorted by that path."""
-    images = {stem(file): file for file in list_folder(folder).images}
-    for name, subfolder in subfolders(folder).items():
-        images |= {f"{name}/{stem(file)}": file for file in list_folder(subfolder).images}
+    listing = list_folder(folder)
+    images = {stem(file): file for file in listing.images}
+    for subfolder in listing.folders:
+        images |= {f"{base_name(subfolder)}/{stem(file)}": file for file in list_folder(subfolder).images}
     return dict(sorted(images.items()))
 
 
