@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-STRIP_PX = 2  # width of the strip along each side (released notebook)
+from model.clip_evidence import BORDER_PX
+
 TOUCHING = 0.3  # mean above which a mask counts as touching a side all along (released notebook)
 
 
@@ -19,7 +20,7 @@ def border_contact(masks: Float[Tensor, "n H W"]) -> Float[Tensor, " n"]:
 
     A side that a mask touches with more than 0.3 counts 1, so that corners and sides weigh more than strength.
     """
-    sides = (masks[:, :, :STRIP_PX], masks[:, :, -STRIP_PX:], masks[:, :STRIP_PX], masks[:, -STRIP_PX:])
+    sides = (masks[:, :, :BORDER_PX], masks[:, :, -BORDER_PX:], masks[:, :BORDER_PX], masks[:, -BORDER_PX:])
     contact = torch.stack([side.flatten(1).mean(1) for side in sides])  # (4, n)
     return torch.where(contact > TOUCHING, 1.0, contact).sum(0)
 
