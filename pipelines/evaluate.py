@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -12,7 +11,7 @@ from pipelines.evaluate_images import score_images
 from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
-from pipelines.scoring import page_in, require_writable, scored_at_once
+from pipelines.scoring import require_writable, scored_at_once, write_scores
 from tasks.adapt import AdaptationOptions
 from tasks.adapted_scores import beside_adapted, join_reports
 from tasks.benchmarks import open_benchmark
@@ -20,7 +19,7 @@ from tasks.benchmarks.images import IMAGE_BENCHMARKS
 from tasks.clustering import ClusteringBaseline
 from tasks.devices import own_device
 from tasks.errors import ConfigError
-from tasks.evaluate import Evaluation, EvaluationJob, EvaluationProgress, evaluate, log_evaluation
+from tasks.evaluate import EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.features import MergingFeatures
 from tasks.registry import resolve_model
 from tasks.scores import LABEL_FREE, EvaluationReport, with_nulls
@@ -111,7 +110,7 @@ def score_sequences(
             reference=f"{reference}, adapted to each sequence in {adapt_steps} steps" if adapt_steps else reference,
             on_progress=lambda now: progress(now.num_done, now.num_sequences, _note(now)),
         )
-    page = _write(evaluation, json_file, report)
+    page = write_scores(evaluation, json_file, report)
     run = log_evaluation(evaluation, settings)
     return {
         "headline": evaluation.report.headline.value,
@@ -156,12 +155,6 @@ def _refuse_for_images(adapt_steps: int, crf: str | None) -> None:
         raise ConfigError(f"adapt_steps={adapt_steps}: still images have no motion to adapt to; leave it 0")
     if crf is not None:
         raise ConfigError(f"crf={crf!r}: masks of still images are scored as they are; leave it out")
-
-
-def _write(evaluation: Evaluation, json_file: str | None, report: str | None) -> str | None:
-    page = page_in(report)
-    evaluation.write(json_file=Path(json_file) if json_file else None, html_file=page)
-    return str(page) if page else None
 
 
 def _sequence_rows(report: EvaluationReport) -> list[dict[str, Any]]:

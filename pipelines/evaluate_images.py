@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -10,7 +9,7 @@ from prefect import task
 from pipelines.progress import Progress
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
-from pipelines.scoring import page_in, require_writable, scored_at_once
+from pipelines.scoring import require_writable, scored_at_once, write_scores
 from tasks.benchmarks.images import open_image_benchmark
 from tasks.devices import own_device
 from tasks.evaluate_images import ImageEvaluationJob, evaluate_images, log_image_evaluation
@@ -49,8 +48,7 @@ def score_images(
             reference=reference,
             on_progress=lambda now: progress(now.num_done, now.num_images, f"J {now.j:.3f} so far"),
         )
-    page = page_in(report)
-    evaluation.write(json_file=Path(json_file) if json_file else None, html_file=page)
+    page = write_scores(evaluation, json_file, report)
     run = log_image_evaluation(evaluation, settings)
     return {
         "headline": evaluation.report.headline.value,
@@ -58,7 +56,7 @@ def score_images(
         "sequences": _worst_rows(evaluation.report),
         "averages": _average_rows(evaluation.report),
         "json": json_file,
-        "page": str(page) if page else None,
+        "page": page,
         "mlflow_run": run,
     }
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 from tasks.errors import ConfigError
+from tasks.evaluate import Evaluation
+from tasks.evaluate_images import ImageEvaluation
 from tasks.settings import Settings
 from tasks.storage import location, prove_writable
 
@@ -27,6 +29,8 @@ def scored_at_once(settings: Settings, count: int) -> int | None:
     return at_once if at_once > 1 else None
 
 
-def page_in(report: str | None) -> Path | None:
-    """Return the file of the page in the folder ``report``."""
-    return Path(report) / "index.html" if report else None
+def write_scores(evaluation: Evaluation | ImageEvaluation, json_file: str | None, report: str | None) -> str | None:
+    """Write the scores and the page that were asked for; return the page's file."""
+    page = Path(report) / "index.html" if report else None
+    evaluation.write(json_file=Path(json_file) if json_file else None, html_file=page)
+    return str(page) if page else None
