@@ -41,7 +41,7 @@ WEIGHTS_WANTED = {
     "dino-vit-s8": "--features decoder",
     "dino-vit-b8-timm": "--experiment gwm_unet",
 }
-"""Weights that defaults and presets ask for, and what does without them; ``gwm weights`` lists all."""
+"""Weights that options may ask for, and what does without each; ``gwm weights`` lists all there are."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ def ablate(
         typer.Option(help="ESTIMATOR=URI, for rows of flow-sources: the same footage with another flow; repeatable."),
     ] = None,
     features: Annotated[str, typer.Option(help="Merge segments by decoder, colour, motion or dino.")] = "decoder",
-    feature_weights: Annotated[str | None, typer.Option(help="DINO ViT checkpoint: a file or a URI.")] = None,
+    feature_weights: Annotated[str | None, typer.Option(help="DINO ViT: dino-vit-s8, a file or a URI.")] = None,
     feature_sha256: Annotated[str | None, typer.Option(help="SHA-256 of the checkpoint; required for a URI.")] = None,
     out: Annotated[
         str | None, typer.Option(help="Folder for the table; unset: ablations under the home folder.")

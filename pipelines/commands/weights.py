@@ -10,7 +10,7 @@ from pipelines.commands.tables import print_table
 
 
 def weights(
-    name: Annotated[str | None, typer.Argument(help="Fetch these; unset lists all that have a name.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Fetch this one; unset lists all that have a name.")] = None,
     sha256: Annotated[str | None, typer.Option(help="SHA-256 that the file must have; required for a URI.")] = None,
 ) -> None:
     """List the weights that have names, with licences and whether they are here; or fetch one of them.
