@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tasks.catalog import open_dataset, present_videos
+from tasks.catalog import newest_version, present_videos
 from tasks.cluster import ray_session
 from tasks.dead_letters import Refusal, read_rejected, record_rejected
 from tasks.errors import DatasetError, FootageError
@@ -134,8 +134,10 @@ def finish_ingest(plan: IngestPlan, results: Sequence[BatchResult], dataset_uri:
             f"nothing was ingested into {dataset_uri}, all {len(outcomes)} pieces of footage were refused: {listed}"
         )
     counts = Counter(outcome.status for outcome in outcomes)
+    version = newest_version(dataset_uri)
+    assert version is not None, "something was ingested or is unchanged, so there is a dataset"
     return IngestSummary(
-        version=open_dataset(dataset_uri).version,
+        version=version,
         num_ingested=counts["ingested"],
         num_skipped=counts["skipped"],
         num_rejected=counts["rejected"],

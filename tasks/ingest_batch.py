@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.catalog import present_videos, publish
+from tasks.catalog import publish, published_frames
 from tasks.cluster import ray_session, resources
 from tasks.dead_letters import Refusal, forget_rejected, read_rejected, record_rejected
 from tasks.errors import FootageError, GwmError, InputError
@@ -117,14 +117,15 @@ class _Batch:
 
     def leave_out_published(self, videos: Sequence[PlannedVideo]) -> list[PlannedVideo]:
         """The videos that are still to do; the others were published since the plan was made."""
-        present = {(video.video_id, video.recipe_hash): video for video in present_videos(self._dataset_uri)}
+        wanted = [video.wanted.video_id for video in videos]
+        present = published_frames(self._dataset_uri, wanted, self._recipe)
         todo = []
         for video in videos:
-            stored = present.get((video.wanted.video_id, self._recipe.hash()))
-            if stored is None:
+            num_frames = present.get(video.wanted.video_id)
+            if num_frames is None:
                 todo.append(video)
             else:
-                self._end(video, "ingested", video.reason, "published by an earlier attempt", stored.num_frames)
+                self._end(video, "ingested", video.reason, "published by an earlier attempt", num_frames)
         return todo
 
     def take(self, result: PoolResult[PlannedVideo]) -> None:

@@ -21,6 +21,7 @@ from tasks.catalog import (
 from tasks.dead_letters import Refusal, forget_rejected, read_rejected, record_rejected
 from tasks.errors import DatasetError, InputError, StorageError
 from tasks.identity import Recipe
+from tasks.ledger import LedgerEntry
 from tasks.schema import SCHEMA_VERSION
 
 RECIPE = Recipe(schema_version=SCHEMA_VERSION)
@@ -87,7 +88,7 @@ def test_a_version_survives_checkpoints_of_the_log(tmp_path: Path) -> None:
     snapshot = open_dataset(str(tmp_path))
     assert len(snapshot.videos) == 46
     assert snapshot.videos[-1].recipe == long_recipe
-    assert len(open_dataset(str(tmp_path), 3).videos) == 3  # version 1 made a place for gap -2
+    assert len(open_dataset(str(tmp_path), 3).videos) == 4
 
 
 def test_a_changed_recipe_replaces_the_video_in_the_same_version(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_changed_recipe_replaces_the_video_in_the_same_version(tmp_path: Path)
     assert snapshot.gaps == (1,)  # what every video has
     columns = {field.name for field in DeltaTable(str(tmp_path / "frames")).schema().fields}
     assert {"flow_p3", "flow_m3", "flow_p2"} <= columns
-    assert [entry.num_videos for entry in list_versions(str(tmp_path))] == [2, 2, 2]
+    assert [entry.num_videos for entry in list_versions(str(tmp_path))] == [2, 2]
     assert open_dataset(str(tmp_path), 0).gaps == (1, -1, 2, -2)
 
 
@@ -150,8 +151,10 @@ def test_concurrent_writers_lose_nothing_and_add_nothing_twice(tmp_path: Path) -
 
 
 def test_what_a_commit_does_is_decided_without_a_table() -> None:
-    plan = plan_commit([_shard("a")], [], [])
-    assert (len(plan.added), plan.removed, plan.kept) == (1, (), ())
+    old = LedgerEntry(path="a-0", video_id="a", recipe_hash="old", num_bytes=1, num_rows=5, first_frame=0)
+    same = replace(old, path="b-0", video_id="b", recipe_hash=RECIPE.hash())
+    plan = plan_commit([_shard("a"), _shard("b")], [], [old, same])
+    assert ([shard.video_id for shard in plan.added], plan.removed) == (["a"], (old,))
 
 
 @pytest.mark.parametrize("missing", ["nothing_here", "a_file"])

@@ -1,0 +1,128 @@
+"""The log of a Delta table, read and extended one commit at a time.
+
+A ``deltalake.DeltaTable`` holds every file of its version: 4 kB each, and each look at news goes through all of them.
+An ingest that publishes the millionth video needs neither, only what was committed since it last looked and a way to
+commit next. Both are plain files: ``_delta_log/<version>.json`` has one action a line, is written once and never
+changed, and whoever creates it first has made that version (https://github.com/delta-io/delta/blob/master/PROTOCOL.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from tasks.errors import DatasetError, StorageError
+from tasks.storage import TEMPORARY_SUFFIX, Location
+
+Action = Mapping[str, Any]
+"""One line of a commit, such as ``{"add": {"path": ..., "size": ..., "stats": ...}}``."""
+
+NEWEST_WRITER_VERSION = 2
+"""Of the protocol that commits here keep to: adding and removing files, changing the schema."""
+
+_CHECKPOINT_COLUMNS = ["add.path", "add.size", "add.stats", "metaData", "protocol.minWriterVersion"]
+_ROWS_AT_ONCE = 4096  # of a checkpoint, some megabytes
+
+
+def log_of(table: Location) -> Location:
+    """Folder of a table's log."""
+    return table / "_delta_log"
+
+
+def read_commit(log: Location, version: int) -> list[Action] | None:
+    """The actions of one commit; None when that version was not made yet."""
+    place = log / f"{version:020}.json"
+    if not place.exists():
+        return None
+    return [json.loads(line) for line in place.read_bytes().splitlines() if line.strip()]
+
+
+def create_commit(log: Location, version: int, actions: Iterable[Action]) -> bool:
+    """Make a version of what the one before it holds and ``actions``; False when another writer made it first.
+
+    Whole or not at all. After an error, raised as StorageError, the version may have been made: read it to know.
+    """
+    place = log / f"{version:020}.json"
+    data = "\n".join(json.dumps(action, separators=(",", ":")) for action in actions).encode() + b"\n"
+    try:
+        if place.is_local:
+            return _link_new(place.local_path, data)
+        filesystem, path = place.fsspec()
+        filesystem.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if "PreconditionFailed" in str(error) or "pre-condition" in str(error).lower():  # how s3fs says it
+            return False
+        raise StorageError(
+            f"can not write {place.uri}: {error}; was the version made? look before trying again"
+        ) from error
+    return True
+
+
+def commit_info(operation: str, metadata: Mapping[str, Any]) -> Action:
+    """The action that says what a commit is; ``metadata`` is for our own readers."""
+    now = time.time_ns() // 1_000_000
+    return {"commitInfo": {"timestamp": now, "operation": operation, "engineInfo": "gwm", **metadata}}
+
+
+def checkpoint_version(log: Location) -> int | None:
+    """The version that the newest checkpoint sums up; None where there is no checkpoint."""
+    last = _last_checkpoint(log)
+    return None if last is None else int(last["version"])
+
+
+def read_checkpoint(log: Location) -> Iterator[Action]:
+    """The actions that the newest checkpoint holds, a few thousand at a time; removed files are not among them."""
+    last = _last_checkpoint(log)
+    if last is None:
+        return
+    for place in _checkpoint_files(log, last):
+        with place.open_input() as stream, pq.ParquetFile(stream) as parquet:
+            for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=_CHECKPOINT_COLUMNS):
+                rows = batch.to_pylist(maps_as_pydicts="strict")
+                yield from ({name: value for name, value in row.items() if value} for row in rows)
+
+
+def require_known_protocol(action: Action, place: str) -> None:
+    """Raise DatasetError when a table asks more of its writers than this module does."""
+    needed = int(action["protocol"]["minWriterVersion"])
+    if needed > NEWEST_WRITER_VERSION:
+        raise DatasetError(
+            f"{place} asks for version {needed} of the Delta writer protocol; expected {NEWEST_WRITER_VERSION} at "
+            "most: another program changed the table's features, so ingest into a new dataset"
+        )
+
+
+def _last_checkpoint(log: Location) -> dict[str, Any] | None:
+    place = log / "_last_checkpoint"
+    return json.loads(place.read_bytes()) if place.exists() else None
+
+
+def _checkpoint_files(log: Location, last: Mapping[str, Any]) -> list[Location]:
+    name = f"{int(last['version']):020}.checkpoint"
+    num_parts = last.get("parts")
+    if not num_parts:
+        return [log / f"{name}.parquet"]
+    return [log / f"{name}.{part:010}.{num_parts:010}.parquet" for part in range(1, num_parts + 1)]
+
+
+def _link_new(target: Path, data: bytes) -> bool:
+    """Give a synced file its name unless the name is taken: what a rename would not look at."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
