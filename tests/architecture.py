@@ -54,7 +54,7 @@ def project_modules(root: Path = ROOT) -> dict[str, str]:
 
 def python_files(root: Path = ROOT) -> list[Path]:
     """Return every Python file of the project, tests and benchmarks included."""
-    folders = (*LAYERS, "tests", "benchmarks")
+    folders = (*LAYERS, "tests", "benchmarks", "infra")
     return [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
 
 

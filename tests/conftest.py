@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests import s3_server
+
+s3_server.prepare_environment()
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
@@ -53,3 +57,27 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3Server]:
+    """One S3 server for the session, with an empty bucket. Whoever kills it starts it again."""
+    import boto3
+
+    server = s3_server.S3Server(tmp_path_factory.mktemp("s3") / "store")
+    server.start()
+    boto3.client("s3").create_bucket(Bucket=s3_server.BUCKET)
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_bucket(s3_store: s3_server.S3Server) -> str:
+    """URI of the bucket of a running S3 server."""
+    return f"s3://{s3_server.BUCKET}"
+
+
+@pytest.fixture
+def s3_root(s3_bucket: str, tmp_path: Path) -> str:
+    """URI of a folder of this test's own on a running S3 server: what ``tmp_path`` is on a disk."""
+    return f"{s3_bucket}/{tmp_path.name}-{uuid.uuid4().hex[:8]}"

@@ -13,8 +13,10 @@ from tasks.errors import StorageError
 from tasks.storage import TEMPORARY_SUFFIX, Location, fsspec_view, location, prove_writable, storage_options
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    if request.param == "s3":
+        return location(request.getfixturevalue("s3_root"))
     place = location(tmp_path / "folder" if request.param == "local" else f"memory://{tmp_path.name}")
     place.delete()
     return place
