@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from model.errors import GwmError
-from pipelines.commands import ablate, adapt, data, machine, models, output, weights
+from pipelines.commands import ablate, adapt, data, inspection, machine, models, output, weights
 
 
 class _ExplainingGroup(TyperGroup):
@@ -66,6 +66,7 @@ def _example(text: str) -> str:
 
 app.command(epilog=_example("gwm ingest ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"))(data.ingest)
 app.command(epilog=_example("gwm datasets ./dataset"))(data.datasets)
+app.command(epilog=_example("gwm show ./dataset --version 3"))(inspection.show)
 app.command(
     epilog=_example("gwm train --experiment gwm_unet_davis16 --dataset ./dataset --set optimisation.num_steps=500")
 )(models.train)

@@ -1,9 +1,12 @@
-"""Rows of plain values as a table on the terminal, as tab-separated lines in a pipe."""
+"""Rows of plain values as a table on the terminal, as tab-separated lines in a pipe; whole values as JSON."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +27,19 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
     for row in rows:
         table.add_row(*(_text(row[column]) for column in columns))
     Console().print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print a dataclass, or plain values, as JSON; times as ISO 8601."""
+    print(json.dumps(value, indent=2, default=_plain))  # noqa: T201
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return value.model_dump(mode="json")  # pydantic: recipes
 
 
 def _text(value: Any) -> str:
