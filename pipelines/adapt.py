@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 
 from pipelines.evaluate import find_model
-from pipelines.segment import publish_clips, segment_clips
+from pipelines.segment import name_model, publish_clips, segment_clips
 from tasks.adapt import AdaptationOptions
 
 
@@ -27,9 +27,9 @@ def adapt_footage(
     learning_rate: instead of that rate. estimator, weights: optical flow to adapt by and to choose the foreground by.
     Returns a row per clip that tells what adaptation did, or why a clip was segmented without it.
     """
-    folder = find_model(model)
-    result = segment_clips(
-        inputs, folder, out, estimator, weights, AdaptationOptions(num_steps=steps, learning_rate=learning_rate)
-    )
+    reference = name_model(model)
+    folder = find_model(reference)
+    options = AdaptationOptions(num_steps=steps, learning_rate=learning_rate)
+    result = segment_clips(inputs, folder, out, estimator, weights, options, reference=reference)
     publish_clips(result)
     return result

@@ -67,6 +67,7 @@ def _example(text: str) -> str:
 app.command(epilog=_example("gwm ingest ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"))(data.ingest)
 app.command(epilog=_example("gwm datasets ./dataset"))(data.datasets)
 app.command(epilog=_example("gwm show ./dataset --version 3"))(inspection.show)
+app.command(epilog=_example("gwm trace ./masks/holiday/masks/00000.png"))(inspection.trace)
 app.command(
     epilog=_example("gwm train --experiment gwm_unet_davis16 --dataset ./dataset --set optimisation.num_steps=500")
 )(models.train)

@@ -15,6 +15,7 @@ from tasks.adapt import AdaptationOptions
 from tasks.devices import own_device
 from tasks.model_package import load_model
 from tasks.optical_flow import build_estimator
+from tasks.registry import find_version
 from tasks.segment import SegmentOptions, SegmentProgress, SegmentResult, segment
 
 
@@ -33,10 +34,17 @@ def segment_footage(
     crf: refines masks by a dense CRF: gwm or rcf.
     Returns a row per clip, the rejected inputs with their reasons, and the page to look at.
     """
-    folder = find_model(model)
-    result = segment_clips(inputs, folder, out, estimator, weights, crf=crf)
+    reference = name_model(model)
+    folder = find_model(reference)
+    result = segment_clips(inputs, folder, out, estimator, weights, crf=crf, reference=reference)
     publish_clips(result)
     return result
+
+
+@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
+def name_model(model: str) -> str:
+    """Return the reference that will name the same model for ever: of an alias, the version that bears it now."""
+    return find_version(model, load_settings()).reference if model.startswith("models:/") else model
 
 
 @task(retries=1, retry_delay_seconds=10, **NOT_FOR_BAD_INPUT)
@@ -48,8 +56,12 @@ def segment_clips(
     weights: str | None,
     adaptation: AdaptationOptions | None = None,
     crf: str | None = None,
+    reference: str | None = None,
 ) -> dict[str, Any]:
-    """Segment clip by clip, in constant memory; ``adaptation``: of the model to each clip before."""
+    """Segment clip by clip, in constant memory.
+
+    adaptation: of the model to each clip before. reference: what the provenance of the masks calls the model.
+    """
     device = own_device(load_settings())
     with Progress("segment", key="segment") as progress:
         result = segment(
@@ -57,7 +69,7 @@ def segment_clips(
             load_model(folder, device=device),
             Path(out),
             estimator=build_estimator(estimator, weights, device=device) if estimator else None,
-            options=SegmentOptions(crf=crf),
+            options=SegmentOptions(crf=crf, model_reference=reference),
             device=device,
             adaptation=adaptation,
             on_progress=lambda now: progress(*_position(now)),

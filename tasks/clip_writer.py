@@ -21,6 +21,7 @@ from tasks.decode import DecodeOptions, Frame, iterate_frames, probe
 from tasks.encode import VideoWriter
 from tasks.errors import StorageError
 from tasks.footage import FootageItem
+from tasks.mask_provenance import MaskProvenance, with_chunk
 from tasks.pages import jpeg_data_uri
 from tasks.pictures import Picture, overlay, segments_picture
 from tasks.prefetch import prefetched
@@ -54,11 +55,13 @@ def write_clip(
     decode: DecodeOptions,
     *,
     refiner: MaskRefiner | None = None,
+    provenance: MaskProvenance | None = None,
     on_frame: Callable[[int], None] | None = None,
 ) -> ClipSummary:
     """Write overlay and masks of every frame into ``folder``, which holds an empty MASK_FOLDER.
 
-    refiner: refines every mask by its frame. on_frame: called with the number of frames written so far.
+    refiner: refines every mask by its frame. provenance: goes into every mask. on_frame: called with the number of
+    frames written so far.
     Raises FootageError for footage that breaks, StorageError for a picture that can not be encoded.
     """
     pictured = {round(position) for position in np.linspace(0, segments.num_frames - 1, _NUM_PICTURED)}
@@ -70,9 +73,11 @@ def write_clip(
         for drawn in stack.enter_context(prefetched(_draw(item, segments, decode, pictured, refiner), FRAMES_AHEAD)):
             frame = drawn.frame
             size = (int(frame.image.shape[0]), int(frame.image.shape[1]))
-            _write_png(folder / MASK_FOLDER / f"{frame.index:05d}.png", drawn.mask.astype(np.uint8) * 255)
+            mask = encode_png(drawn.mask.astype(np.uint8) * 255)
+            traceable = with_chunk(mask, provenance.of_frame(frame.index)) if provenance else mask
+            (folder / MASK_FOLDER / f"{frame.index:05d}.png").write_bytes(traceable)
             if writer is None:
-                _write_png(folder / "overlay.png", cv2.cvtColor(drawn.picture, cv2.COLOR_RGB2BGR))
+                (folder / "overlay.png").write_bytes(encode_png(cv2.cvtColor(drawn.picture, cv2.COLOR_RGB2BGR)))
             else:
                 writer.write(drawn.picture, frame.time_seconds)
             shares.append(float(drawn.mask.mean()))
@@ -124,9 +129,10 @@ def _video_writer(item: FootageItem, folder: Path, decode: DecodeOptions) -> Vid
     return VideoWriter(folder / "overlay.mp4", fps=min(fps, _HIGHEST_FRAME_RATE))
 
 
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+def encode_png(picture: NDArray[np.uint8]) -> bytes:
+    """Encode grey [H, W] or BGR [H, W, 3] as PNG. Raises StorageError for a picture that can not be."""
     # Level 1: masks are flat, more effort halves the speed of the whole command to save a few percent.
     encoded, data = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not encoded:
-        raise StorageError(f"can not encode {path.name} of shape {picture.shape} as PNG")
-    path.write_bytes(data.tobytes())
+        raise StorageError(f"can not encode a picture of shape {picture.shape} as PNG")
+    return data.tobytes()

@@ -148,6 +148,14 @@ def find_version(reference: str, settings: Settings) -> RegisteredModel:
     raise ModelNotFoundError(f"no model {reference!r} in {settings.tracking_uri}: expected {_existing(settings)}")
 
 
+def versions_of_run(settings: Settings, run_id: str) -> tuple[RegisteredModel, ...]:
+    """Return the registered versions of the model that a run trained; none where it was not registered."""
+    client = mlflow_client(settings)
+    with mlflow_errors(f"look for the model of run {run_id}"):
+        found = [_registered(version) for version in _every(client.search_model_versions, f"run_id='{run_id}'")]
+    return tuple(sorted(found, key=lambda model: (model.name, model.version)))
+
+
 def _every(search: Callable[..., Any], condition: str | None) -> Iterator[Any]:
     """Yield what a search of MLflow finds, page after page."""
     page = search(condition)

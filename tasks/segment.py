@@ -7,6 +7,7 @@
     out/<clip>/masks/NNNNN.png   0 and 255, one per frame
     out/<clip>/index.html        pictures of the clip
     out/<clip>/result.json       which model made it, and how the foreground was chosen
+    out/<clip>/provenance.json   model, training, footage and its hash, as every mask bears them too
 
 A single image gives ``overlay.png`` in place of the video. Frames are decoded twice, by a thread that runs a few frames
 ahead of the network and of the encoder, so memory does not grow with length. A clip's folder appears complete, by a
@@ -32,6 +33,7 @@ from tasks.clip_writer import FRAMES_AHEAD, MASK_FOLDER, write_clip
 from tasks.decode import DecodeOptions, iterate_frames, probe
 from tasks.errors import FootageError, StorageError
 from tasks.footage import FootageItem, Rejection, discover
+from tasks.mask_provenance import PROVENANCE_FILE, MaskProvenance, provenance_of
 from tasks.model_package import LoadedModel
 from tasks.prefetch import prefetched
 from tasks.refine import MaskRefiner, build_refiner
@@ -42,11 +44,16 @@ RESULT_FILE = "result.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """How footage is read and looked at; ``crf``: settings of the dense CRF that refines masks (tasks/refine.py)."""
+    """How footage is read and looked at.
+
+    crf: settings of the dense CRF that refines masks (tasks/refine.py). model_reference: what the model is called in
+    the provenance of the masks; None for the folder that it was read from.
+    """
 
     clip: ClipOptions = field(default_factory=ClipOptions)
     decode: DecodeOptions = field(default_factory=DecodeOptions)
     crf: str | None = None
+    model_reference: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +110,14 @@ def segment(
             if adapter is not None:
                 method, record = adapter.adapt(item, options.decode)
                 used = segmenter.with_method(method)
-            clips.append(_segment_item(item, model, used, refiner, out, options.decode, report, record))
+            origin = provenance_of(
+                item,
+                model,
+                options.model_reference,
+                adapted_steps=record.num_steps if record and record.skipped is None else None,
+                crf=options.crf,
+            )
+            clips.append(_segment_item(item, model, used, refiner, out, options.decode, report, record, origin))
         except FootageError as error:
             rejections.append(Rejection(source=item.uri, reason=error.reason, detail=error.detail))
     if not clips:
@@ -126,6 +140,7 @@ def _segment_item(
     decode: DecodeOptions,
     report: _Report,
     adaptation: AdaptationRecord | None,
+    origin: MaskProvenance,
 ) -> ClipSummary:
     target = out / item.clip
     _refuse_foreign(target)
@@ -142,10 +157,17 @@ def _segment_item(
             _make_folder(folder / MASK_FOLDER)
             total = segments.num_frames
             summary = write_clip(
-                item, segments, folder, decode, refiner=refiner, on_frame=lambda done: report("writing", done, total)
+                item,
+                segments,
+                folder,
+                decode,
+                refiner=refiner,
+                provenance=origin,
+                on_frame=lambda done: report("writing", done, total),
             )
             summary = replace(summary, seconds=time.monotonic() - started, adaptation=adaptation)
             _describe(folder, summary, model)
+            _write_text(folder / PROVENANCE_FILE, origin.to_json())
             _publish(folder, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -23,7 +23,7 @@ from tasks.code_version import code_version
 from tasks.config import ExperimentConfig
 from tasks.devices import own_device
 from tasks.errors import ConfigError, StorageError, TrainingError
-from tasks.model_package import DESCRIPTION_FILE, WEIGHTS_FILE, is_model
+from tasks.model_package import DESCRIPTION_FILE, WEIGHTS_FILE, is_model, read_description
 from tasks.registry import log_model, register_model
 from tasks.run_folder import RunFolder
 from tasks.settings import Settings
@@ -166,6 +166,7 @@ def _train_and_hand_over(job: TrainingJob, tracked: TrackedRun, on_progress: Pro
     _publish_model(job.run, last)
     tracked.send(Outbox.from_json(last.state["outbox"]).points)  # again, in case the worker could not
     logged_model = log_model(tracked, job.run.model)
+    tracked.set_tags({"gwm.weights_sha256": read_description(job.run.model)["weights_sha256"]})
     result = TrainingResult(
         training_id=job.training_id,
         run_id=tracked.run_id,

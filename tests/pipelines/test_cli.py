@@ -16,6 +16,8 @@ from tests.architecture import ROOT
 COMMANDS = [
     "ingest",
     "datasets",
+    "show",
+    "trace",
     "train",
     "evaluate",
     "ablate",
@@ -84,6 +86,8 @@ def test_misuse_is_status_2(arguments: list[str]) -> None:
     ("arguments", "environment", "message"),
     [
         (["datasets", "{tmp}/none"], {}, "no dataset at"),
+        (["show", "{tmp}/none"], {}, "no dataset at"),
+        (["trace", "{tmp}/file.txt"], {}, "nothing of ours is there; expected a mask"),
         (["down"], {"GWM_RAY_CPUS": "0"}, "GWM_RAY_CPUS='0': Input should be greater than or equal to 1"),
         (["down"], {"GWM_DEVICE": "tpu"}, "GWM_DEVICE='tpu'"),
         (["down"], {"GWM_HOME": "{tmp}/file.txt"}, "set it to one that you may write to"),

@@ -71,7 +71,13 @@ def read_mask(path: Path) -> np.ndarray:
 def test_video_becomes_overlay_masks_and_pages(tmp_path):
     result = run([write_video(tmp_path / "in/fox.mp4", 9, fps=30)], tmp_path / "out")
     folder = tmp_path / "out/fox"
-    assert sorted(path.name for path in folder.iterdir()) == ["index.html", "masks", "overlay.mp4", "result.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "index.html",
+        "masks",
+        "overlay.mp4",
+        "provenance.json",
+        "result.json",
+    ]
     masks = sorted((folder / "masks").iterdir())
     assert [path.name for path in masks] == [f"{index:05d}.png" for index in range(9)]
     truth = square_clip(9)[1]
@@ -115,7 +121,13 @@ def test_any_mix_of_inputs(tmp_path):
         ("one.mov", 4, "motion"),
     ]
     still = tmp_path / "out/still"
-    assert sorted(path.name for path in still.iterdir()) == ["index.html", "masks", "overlay.png", "result.json"]
+    assert sorted(path.name for path in still.iterdir()) == [
+        "index.html",
+        "masks",
+        "overlay.png",
+        "provenance.json",
+        "result.json",
+    ]
     assert overlap(read_mask(still / "masks/00000.png"), square_clip(1)[1][0]) > 0.9
     assert cv2.imread(str(still / "overlay.png")).shape == (HEIGHT, WIDTH, 3)
 

@@ -89,6 +89,7 @@ def test_mlflow_run_is_a_full_record(
     assert run.data.tags["gwm.dataset_version"] == "0"
     assert run.data.tags["gwm.fingerprint"] == EXPERIMENT.fingerprint()
     assert run.data.tags["gwm.code_version"].startswith(("git:", "wheel:"))
+    assert run.data.tags["gwm.weights_sha256"] == load_model(unbroken.model_uri).weights_sha256
     resolved = client.download_artifacts(unbroken.run_id, "experiment.json", str(tmp_path))
     assert ExperimentConfig.model_validate(json.loads(Path(resolved).read_text())) == EXPERIMENT
     assert [file.path for file in client.list_artifacts(unbroken.run_id, "pictures")] == ["pictures/step-000012.png"]
