@@ -1,7 +1,8 @@
 """Clips to frames: one door for video files, folders of frames and single images.
 
-``iterate_frames`` streams: nothing but the frame at hand is kept. It takes plain values and yields plain values, so the
-same call can run in a child process with limits.
+``iterate_frames`` streams: nothing but the frame at hand, and a few that are made ahead, is kept. Decoders run in a
+process of their own per clip, with limits and without access to anything (``tasks/decode_session.py``): footage is not
+to be trusted. This side lists folders, pairs masks with frames, and reads files.
 
 A folder of frames has no timestamps: its frames count as ``FOLDER_FRAME_RATE`` per second, the rate at which DAVIS was
 recorded (Perazzi et al., CVPR 2016, section 3). Its masks are paired with frames by name; frames without one are fine.
@@ -9,30 +10,41 @@ recorded (Perazzi et al., CVPR 2016, section 3). Its masks are paired with frame
 
 from __future__ import annotations
 
+import io
 import math
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.decode_limits import DecodeLimits
+from tasks.decode_session import DecodeSession
 from tasks.errors import FootageError, InputError
 from tasks.footage import FootageItem
 from tasks.footage_files import base_name, list_images, open_footage
-from tasks.frame_images import (
-    decode_annotation,
-    decode_image,
-    resize_annotation,
-    resize_image,
-    scaled_size,
-)
 from tasks.resampling import resample
-from tasks.video_decode import VideoHeader, iterate_video, read_header
+from tasks.settings import Settings
 
 FOLDER_FRAME_RATE = 24.0
 
-VideoInfo = VideoHeader
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a clip tells before it is decoded. width and height are those of the upright frame, in pixels."""
+
+    width: int
+    height: int
+    num_frames: int | None
+    frame_rate: float | None
+    duration_seconds: float | None
+    container: str
+    codec: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,24 +88,32 @@ class Frame:
 _ALL = DecodeOptions()
 
 
-def iterate_frames(item: FootageItem, options: DecodeOptions = _ALL) -> Iterator[Frame]:
+def iterate_frames(
+    item: FootageItem, options: DecodeOptions = _ALL, limits: DecodeLimits | None = None
+) -> Iterator[Frame]:
     """Yield the frames of a clip in order, with bounded memory.
 
-    Raises FootageError with a reason of the closed list, possibly after frames were yielded: a clip is good only when
-    the iterator came to its end.
+    limits: on the process that decodes; those of the settings of this process when None. Raises FootageError with a
+    reason of the closed list, possibly after frames were yielded: a clip is good only when the iterator came to its
+    end. Closing the iterator ends the process.
     """
-    return _video_frames(item, options) if item.kind == "video" else _image_frames(item, options)
+    limits = Settings().decode if limits is None else limits
+    yield from _video_frames(item, options, limits) if item.kind == "video" else _image_frames(item, options, limits)
 
 
-def probe(item: FootageItem) -> VideoInfo:
+def probe(item: FootageItem, limits: DecodeLimits | None = None) -> VideoInfo:
     """Size, length and rate of a clip without decoding it all. Raises FootageError like ``iterate_frames``."""
+    limits = Settings().decode if limits is None else limits
     if item.kind == "video":
-        return read_header(item.uri)
+        job = {"do": "probe", "name": base_name(item.uri)}
+        with _seekable(open_footage(item.uri)) as file, DecodeSession(job, limits, file) as session:
+            return _header(session)
     uris = _image_uris(item)
-    first = decode_image(_read(uris[0]), base_name(uris[0]))
+    with _image_session(item, limits) as session:
+        first = _ImageDecoder(session, limits).image(uris[0], None)
     return VideoInfo(
-        width=first.image.shape[1],
-        height=first.image.shape[0],
+        width=first.size[1],
+        height=first.size[0],
         num_frames=len(uris),
         frame_rate=FOLDER_FRAME_RATE,
         duration_seconds=len(uris) / FOLDER_FRAME_RATE,
@@ -102,36 +122,112 @@ def probe(item: FootageItem) -> VideoInfo:
     )
 
 
-def _video_frames(item: FootageItem, options: DecodeOptions) -> Iterator[Frame]:
+def _header(session: DecodeSession) -> VideoInfo:
+    try:
+        return VideoInfo(**session.answer()["header"])
+    except (KeyError, TypeError) as error:
+        raise session.nonsense(error) from error
+
+
+def _video_frames(item: FootageItem, options: DecodeOptions, limits: DecodeLimits) -> Iterator[Frame]:
     name = base_name(item.uri)
-    for index, (seconds, image) in enumerate(iterate_video(item.uri, options.fps)):
-        shrunk = resize_image(image, scaled_size(image.shape[0], image.shape[1], options.max_side))
-        yield Frame(index=index, time_seconds=seconds, image=shrunk, source_name=name)
+    job = {"do": "video", "name": name, "fps": options.fps, "max_side": options.max_side}
+    with _seekable(open_footage(item.uri)) as file, DecodeSession(job, limits, file) as session:
+        index = 0
+        while "end" not in (message := session.answer()):
+            seconds = _seconds(session, message)
+            limits.check_length(index + 1, seconds, name)
+            yield Frame(index=index, time_seconds=seconds, image=session.picture(message), source_name=name)
+            index += 1
 
 
-def _image_frames(item: FootageItem, options: DecodeOptions) -> Iterator[Frame]:
+def _seconds(session: DecodeSession, message: dict[str, Any]) -> float:
+    try:
+        return float(message["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise session.nonsense(error) from error
+
+
+def _image_frames(item: FootageItem, options: DecodeOptions, limits: DecodeLimits) -> Iterator[Frame]:
     annotations = _annotation_uris(item)
     timed = [(position / FOLDER_FRAME_RATE, uri) for position, uri in enumerate(_image_uris(item))]
+    limits.check_length(len(timed), timed[-1][0], base_name(item.uri))
     chosen = timed if options.fps is None else list(resample(timed, options.fps))
     size: tuple[int, int] | None = None
-    for index, (seconds, uri) in enumerate(chosen):
-        name = base_name(uri)
-        data = _read(uri)
-        decoded = decode_image(data, name)
-        height, width = decoded.image.shape[:2]
-        if size is not None and (height, width) != size:
-            detail = f"{name} is {width}x{height}, frames before it are {size[1]}x{size[0]}; expected equal sizes"
-            raise FootageError("mixed_sizes", detail)
-        size = (height, width)
-        target = scaled_size(height, width, options.max_side)
-        yield Frame(
-            index=index,
-            time_seconds=seconds,
-            image=resize_image(decoded.image, target),
-            jpeg=data if decoded.is_plain_jpeg and target == size else None,
-            annotation=_read_annotation(annotations.get(_stem(uri)), size, target),
-            source_name=name,
-        )
+    with _image_session(item, limits) as session:
+        decoder = _ImageDecoder(session, limits)
+        for index, (seconds, uri) in enumerate(chosen):
+            decoded = decoder.image(uri, options.max_side)
+            height, width = decoded.size
+            if size is not None and decoded.size != size:
+                got, before = f"{width}x{height}", f"{size[1]}x{size[0]}"
+                detail = f"{base_name(uri)} is {got}, frames before it are {before}; expected equal sizes"
+                raise FootageError("mixed_sizes", detail)
+            size = decoded.size
+            mask_uri = annotations.get(_stem(uri))
+            yield Frame(
+                index=index,
+                time_seconds=seconds,
+                image=decoded.image,
+                jpeg=decoded.jpeg,
+                annotation=None if mask_uri is None else decoder.mask(mask_uri, size, options.max_side),
+                source_name=base_name(uri),
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _DecodedFile:
+    """size: (height, width) before it was shrunk. jpeg: the file's own bytes where they show exactly ``image``."""
+
+    image: NDArray[np.uint8]
+    size: tuple[int, int]
+    format: str
+    jpeg: bytes | None
+
+
+class _ImageDecoder:
+    """Image files of one clip, decoded in one process."""
+
+    def __init__(self, session: DecodeSession, limits: DecodeLimits) -> None:
+        self._session, self._limits = session, limits
+
+    def image(self, uri: str, max_side: int | None) -> _DecodedFile:
+        data, message, image, size = self._decode(uri, max_side, is_image=True)
+        is_same = bool(message.get("is_plain_jpeg")) and image.shape[:2] == size
+        return _DecodedFile(image=image, size=size, format=str(message.get("format")), jpeg=data if is_same else None)
+
+    def mask(self, uri: str, expected: tuple[int, int], max_side: int | None) -> NDArray[np.bool_]:
+        _, _, mask, size = self._decode(uri, max_side, is_image=False)
+        if size != expected:
+            got, wanted = (f"{shape[1]}x{shape[0]}" for shape in (size, expected))
+            raise FootageError("annotation_mismatch", f"{uri} is {got}; expected {wanted} like its frame")
+        return mask.astype(np.bool_)
+
+    def _decode(
+        self, uri: str, max_side: int | None, *, is_image: bool
+    ) -> tuple[bytes, dict[str, Any], NDArray[np.uint8], tuple[int, int]]:
+        data = self._read(uri)
+        request = {"image": is_image, "name": base_name(uri), "max_side": max_side}
+        message = self._session.ask(request, io.BytesIO(data), len(data))
+        picture = self._session.picture(message)
+        try:
+            height, width = message["size"]
+            size = (int(height), int(width))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._session.nonsense(error) from error
+        if picture.ndim != (3 if is_image else 2):
+            raise self._session.nonsense(ValueError(f"a picture of shape {picture.shape}"))
+        return data, message, picture, size
+
+    def _read(self, uri: str) -> bytes:
+        """The whole file, of which no more than the limit is ever held."""
+        with open_footage(uri) as stream:
+            try:
+                data = stream.read(self._limits.max_image_bytes + 1)
+            except OSError as error:
+                raise FootageError("not_found", f"can not read {uri}: {error}") from error
+        self._limits.check_bytes(len(data), base_name(uri), is_image=True)
+        return data
 
 
 def _image_uris(item: FootageItem) -> tuple[str, ...]:
@@ -151,22 +247,21 @@ def _annotation_uris(item: FootageItem) -> dict[str, str]:
     return by_stem
 
 
-def _read_annotation(uri: str | None, size: tuple[int, int], target: tuple[int, int]) -> NDArray[np.bool_] | None:
-    if uri is None:
-        return None
-    mask = decode_annotation(_read(uri), base_name(uri))
-    if mask.shape != size:
-        got, expected = (f"{shape[1]}x{shape[0]}" for shape in (mask.shape, size))
-        raise FootageError("annotation_mismatch", f"{uri} is {got}; expected {expected} like its frame")
-    return resize_annotation(mask, target)
+def _image_session(item: FootageItem, limits: DecodeLimits) -> DecodeSession:
+    return DecodeSession({"do": "images", "name": base_name(item.uri)}, limits)
 
 
-def _read(uri: str) -> bytes:
-    with open_footage(uri) as stream:
-        try:
-            return stream.read()
-        except OSError as error:
-            raise FootageError("not_found", f"can not read {uri}: {error}") from error
+@contextmanager
+def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """The stream itself, or a copy in a temporary file for servers that only send a file from front to back."""
+    with stream:
+        if stream.seekable():
+            yield stream
+            return
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(stream, copy)
+            copy.seek(0)
+            yield copy
 
 
 def _stem(uri: str) -> str:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from tasks.decode_limits import DecodeLimits
 from tasks.errors import FootageError
 
-MAX_FRAME_PIXELS = 8192 * 8192
-"""Frames beyond this (8K has 33 million pixels) are refused: one would take 200 MB as RGB."""
+_LIMITS = DecodeLimits()
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _EXIF_ORIENTATION = 0x0112  # Exif 2.32, tag Orientation; 1 is upright
 _DAVIS_THRESHOLD = 128
@@ -39,12 +39,12 @@ class DecodedImage:
     is_plain_jpeg: bool
 
 
-def decode_image(data: bytes, name: str) -> DecodedImage:
+def decode_image(data: bytes, name: str, limits: DecodeLimits = _LIMITS) -> DecodedImage:
     """Decode an image file; EXIF orientation is applied, transparency dropped, grey and palettes become RGB.
 
-    Raises FootageError: "corrupt" when the bytes can not be decoded, "too_large" beyond MAX_FRAME_PIXELS.
+    Raises FootageError: "corrupt" when the bytes can not be decoded, "too_large" beyond the limit on pixels.
     """
-    picture = load_picture(data, name)
+    picture = load_picture(data, name, limits)
     orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
     is_plain = picture.format == "JPEG" and picture.mode == "RGB" and orientation == 1
     upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
@@ -54,14 +54,14 @@ def decode_image(data: bytes, name: str) -> DecodedImage:
     return _decoded(upright, picture, is_plain)
 
 
-def decode_annotation(data: bytes, name: str) -> NDArray[np.bool_]:
+def decode_annotation(data: bytes, name: str, limits: DecodeLimits = _LIMITS) -> NDArray[np.bool_]:
     """Decode a mask file to bool [H, W], true for foreground.
 
     Masks whose maximum is full white (DAVIS2016: 0/255) are foreground above 128, as the authors' code does. In all
     others (palette PNGs, label maps of several objects) any label but 0 is foreground. Raises FootageError
     "corrupt" or "too_large".
     """
-    picture = load_picture(data, name)
+    picture = load_picture(data, name, limits)
     values: NDArray[Any] = np.asarray(picture)
     if values.ndim == 3:  # grey stored as colour, with or without transparency
         values = values[..., :3].max(axis=-1) if values.shape[-1] > 2 else values[..., 0]
@@ -95,21 +95,16 @@ def resize_annotation(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray
     return np.asarray(resized, dtype=np.bool_)
 
 
-def check_frame_size(width: int, height: int, name: str) -> None:
-    """Raise FootageError("too_large", ...) for frames beyond MAX_FRAME_PIXELS."""
-    if width * height > MAX_FRAME_PIXELS:
-        detail = f"{name} is {width}x{height}; expected at most {MAX_FRAME_PIXELS} pixels"
-        raise FootageError("too_large", detail)
-
-
-def load_picture(data: bytes, name: str, *, formats: Sequence[str] = _FORMATS) -> Image.Image:
+def load_picture(
+    data: bytes, name: str, limits: DecodeLimits = _LIMITS, *, formats: Sequence[str] = _FORMATS
+) -> Image.Image:
     """Decode an image file to Pillow's image; formats: Pillow's names of those that are looked at.
 
-    Raises FootageError: "corrupt" when the bytes can not be decoded, "too_large" beyond MAX_FRAME_PIXELS.
+    Raises FootageError: "corrupt" when the bytes can not be decoded, "too_large" beyond the limit on pixels.
     """
     try:
         picture = Image.open(io.BytesIO(data), formats=formats)
-        check_frame_size(picture.width, picture.height, name)
+        limits.check_frame_size(picture.width, picture.height, name)
         picture.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise FootageError("too_large", f"{name}: {error}") from error

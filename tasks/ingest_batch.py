@@ -88,7 +88,13 @@ def ingest_batch(
         remove_abandoned(dataset_uri)
         with ray_session(settings):
             share = resources(settings)
-            job = IngestJob(dataset_uri=dataset_uri, recipe=recipe, weights=weights, device=share.device)
+            job = IngestJob(
+                dataset_uri=dataset_uri,
+                recipe=recipe,
+                weights=weights,
+                device=share.device,
+                limits=settings.decode,
+            )
             run_pool(IngestWorker, (job,), todo, resources=share, on_result=batch.take)
         batch.publish()
     return BatchResult(version=batch.version, outcomes=tuple(batch.outcomes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from model.errors import WeightsError
 from model.optical_flow import OpticalFlowEstimator, clip_flows
 from tasks.dead_letters import Refusal
 from tasks.decode import DecodeOptions, Frame, iterate_frames
+from tasks.decode_limits import DecodeLimits
 from tasks.errors import FootageError, InputError
 from tasks.flow_codec import encode_flow
 from tasks.identity import Recipe
@@ -38,6 +39,7 @@ class IngestJob:
 
     weights: where the estimator's weights are; what they must hash to stands in the recipe.
     num_threads: CPU threads of one actor.
+    limits: on the process that decodes footage.
     """
 
     dataset_uri: str
@@ -45,6 +47,7 @@ class IngestJob:
     weights: str | None = None
     device: str = "cpu"
     num_threads: int = 1
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,9 @@ class IngestWorker:
 
     def _rows(self, video: PlannedVideo) -> Iterator[FrameRow]:
         options = DecodeOptions(fps=self._job.recipe.fps, max_side=self._job.recipe.max_side)
-        return frame_rows(self._estimator, iterate_frames(video.wanted.item, options), self._job.recipe)
+        return frame_rows(
+            self._estimator, iterate_frames(video.wanted.item, options, self._job.limits), self._job.recipe
+        )
 
 
 def label_of(video: PlannedVideo, recipe: Recipe) -> VideoLabel:

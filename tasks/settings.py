@@ -12,11 +12,15 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tasks.decode_limits import DecodeLimits
+
 
 class Settings(BaseSettings):
     """Settings of one process, read from the environment when constructed."""
 
-    model_config = SettingsConfigDict(env_prefix="GWM_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="GWM_", frozen=True, extra="forbid", env_nested_delimiter="_", env_nested_max_split=1
+    )
 
     home: Path = Field(
         default=Path("~/.gwm"),
@@ -46,6 +50,9 @@ class Settings(BaseSettings):
     )
     ingest_actors: int | None = Field(
         default=None, ge=1, description="Ray actors that decode and compute flow; unset takes one per CPU or GPU."
+    )
+    decode: DecodeLimits = Field(
+        default=DecodeLimits(), description="Limits on untrusted footage, each its own variable GWM_DECODE_<FIELD>."
     )
     weights_dir: Path | None = Field(
         default=None, description="Cache of downloaded weights; unset: under the home folder."

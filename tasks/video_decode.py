@@ -1,16 +1,15 @@
 """Frames of video files through PyAV: upright, in order of presentation, timed by their timestamps.
 
-Memory is bounded by the few frames that the decoder holds, however long the video is. Local files are opened by their
-path with only the ``file`` protocol allowed, remote ones through fsspec file objects with none allowed.
+Runs in the process of ``tasks/decode_child.py``. ffmpeg gets bytes from a file object and may use no protocol at all,
+so nothing in a file makes it open another. Memory is bounded by the few frames that the decoder holds, however long
+the video is.
 """
 
 from __future__ import annotations
 
-import shutil
 import struct
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -20,11 +19,9 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from tasks.decode_limits import DecodeLimits
 from tasks.errors import FootageError
-from tasks.footage_files import base_name, open_footage
-from tasks.frame_images import check_frame_size
 from tasks.resampling import resample
-from tasks.storage import location
 from tasks.video_container import HEAD_BYTES, check_complete, sniff_container
 
 _FALLBACK_FRAME_RATE = 25.0  # for streams that carry neither timestamps nor a rate; raw AVI at worst
@@ -43,44 +40,113 @@ class VideoHeader:
     codec: str
 
 
-def iterate_video(uri: str, fps: float | None) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """Yield (seconds since the first frame, RGB uint8 [H, W, 3]) of a video; ``fps`` as in ``resample``.
+class VideoReader:
+    """One video, opened from ``file`` for the length of a ``with`` block.
 
-    Raises FootageError: "not_found", "not_video", "no_video_stream", "too_large", "mixed_sizes", or "corrupt" as
-    soon as the damage is met, which may be after frames were yielded.
+    name: for messages. Every method, and entering, raises FootageError: "not_video", "no_video_stream", "too_large",
+    "mixed_sizes", or "corrupt" as soon as the damage is met, which may be after frames were yielded.
     """
-    with _open_video(uri) as (container, stream), _explained(uri):
-        frames = _timed(container, stream)
-        converter = _Converter()
-        size = None
-        for seconds, frame in frames if fps is None else resample(frames, fps):
-            image = converter.to_upright_rgb(frame)
-            if size is not None and image.shape != size:
-                detail = f"{base_name(uri)} changes from {_size(size)} to {_size(image.shape)} at {seconds:.2f} s"
-                raise FootageError("mixed_sizes", detail)
-            size = image.shape
-            yield seconds, image
 
+    def __init__(self, file: BinaryIO, name: str, limits: DecodeLimits) -> None:
+        self._file, self._name, self._limits = file, name, limits
+        self._resources = ExitStack()
 
-def read_header(uri: str) -> VideoHeader:
-    """Read a video's header and first frame, which holds the rotation. Raises FootageError like iterate_video."""
-    with _open_video(uri) as (container, stream), _explained(uri):
-        first = next(_timed(container, stream), None)
-        if first is None:
-            raise FootageError("corrupt", f"{base_name(uri)} has a video stream without a frame")
-        height, width, _ = _Converter().to_upright_rgb(first[1]).shape
-        duration = stream.duration * stream.time_base if stream.duration else None
-        if duration is None and container.duration:
-            duration = container.duration / av.time_base
+    def __enter__(self) -> VideoReader:
+        with _explained(self._name):
+            demuxer = sniff_container(self._file.read(HEAD_BYTES))
+            check_complete(self._file, demuxer)
+            self._file.seek(0)
+            opened = av.open(
+                self._file, format=demuxer, options={"protocol_whitelist": "none"}, metadata_errors="replace"
+            )
+            self._container = self._resources.enter_context(opened)
+            self._stream = self._video_stream()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._resources.close()
+
+    def frames(
+        self, fps: float | None, *, on_decoded: Callable[[int, float], None] | None = None
+    ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+        """Yield (seconds since the first frame, RGB uint8 [H, W, 3]); ``fps`` as in ``resample``.
+
+        on_decoded: called for every frame, also those left out, with their number so far and its seconds.
+        """
+        with _explained(self._name):
+            frames = self._timed(on_decoded)
+            converter = _Converter()
+            size = None
+            for seconds, frame in frames if fps is None else resample(frames, fps):
+                self._limits.check_frame_size(frame.width, frame.height, self._name)
+                image = converter.to_upright_rgb(frame)
+                if size is not None and image.shape != size:
+                    detail = f"{self._name} changes from {_size(size)} to {_size(image.shape)} at {seconds:.2f} s"
+                    raise FootageError("mixed_sizes", detail)
+                size = image.shape
+                yield seconds, image
+
+    def header_with_first_frame(self) -> VideoHeader:
+        """The header; decodes the first frame, which holds the rotation."""
+        with _explained(self._name):
+            first = next(self._timed(None), None)
+            if first is None:
+                raise FootageError("corrupt", f"{self._name} has a video stream without a frame")
+            height, width, _ = _Converter().to_upright_rgb(first[1]).shape
+        stream = self._stream
         return VideoHeader(
             width=width,
             height=height,
             num_frames=stream.frames or None,
             frame_rate=float(stream.average_rate) if stream.average_rate else None,
-            duration_seconds=None if duration is None else float(duration),
-            container=container.format.name.split(",")[0],
+            duration_seconds=self._declared_seconds(),
+            container=self._container.format.name.split(",")[0],
             codec=stream.codec_context.name,
         )
+
+    def _video_stream(self) -> Any:
+        """The first real video stream: cover art is none."""
+        cover_art = av.stream.Disposition.attached_pic
+        streams = [stream for stream in self._container.streams.video if not stream.disposition & cover_art]
+        if not streams:
+            kinds = {"cover art" if stream.type == "video" else stream.type for stream in self._container.streams}
+            others = ", ".join(sorted(kinds)) or "no streams"
+            raise FootageError("no_video_stream", f"{self._name} holds {others}; expected a video stream")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise FootageError("no_video_stream", f"{self._name} is coded in a way that ffmpeg does not know")
+        self._limits.check_frame_size(stream.codec_context.width, stream.codec_context.height, self._name)
+        stream.codec_context.thread_count = self._limits.threads
+        stream.codec_context.options = {"max_pixels": str(self._limits.max_frame_pixels)}  # for sizes that change
+        return stream
+
+    def _declared_seconds(self) -> float | None:
+        stream = self._stream
+        if stream.duration:
+            return float(stream.duration * stream.time_base)
+        return self._container.duration / av.time_base if self._container.duration else None
+
+    def _timed(self, on_decoded: Callable[[int, float], None] | None) -> Iterator[tuple[float, Any]]:
+        """Frames with seconds since the first one, never falling; missing timestamps continue at the stream's rate."""
+        stream = self._stream
+        rate = float(stream.average_rate) if stream.average_rate else _FALLBACK_FRAME_RATE
+        self._limits.check_length(stream.frames, self._declared_seconds() or 0.0, self._name)
+        start: float | None = None
+        previous = -1.0 / rate
+        for number, frame in enumerate(self._container.decode(stream), start=1):
+            if frame.is_corrupt:
+                raise FootageError("corrupt", f"the picture at {previous + 1 / rate:.2f} s is damaged")
+            if frame.pts is None:
+                seconds = previous + 1.0 / rate
+            else:
+                position = float(frame.pts * stream.time_base)
+                start = position if start is None else start
+                seconds = position - start
+            previous = max(seconds, previous, 0.0)
+            self._limits.check_length(number, previous, self._name)
+            if on_decoded is not None:
+                on_decoded(number, previous)
+            yield previous, frame
 
 
 def apply_display_matrix(image: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -96,52 +162,6 @@ def apply_display_matrix(image: NDArray[np.uint8], matrix: tuple[int, ...]) -> N
     else:
         flip_columns, flip_rows = a < 0, d < 0
     return np.ascontiguousarray(image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1])
-
-
-@contextmanager
-def _open_video(uri: str) -> Iterator[tuple[Any, Any]]:
-    """The container and its first real video stream (cover art is none)."""
-    with _explained(uri), _seekable(open_footage(uri)) as file:
-        demuxer = sniff_container(file.read(HEAD_BYTES))
-        check_complete(file, demuxer)
-        file.seek(0)
-        is_local = "::" not in uri and location(uri).is_local
-        source, protocols = (location(uri).path, "file") if is_local else (file, "none")
-        options = {"protocol_whitelist": protocols}
-        with av.open(source, format=demuxer, options=options, metadata_errors="replace") as container:
-            yield container, _video_stream(container, uri)
-
-
-def _video_stream(container: Any, uri: str) -> Any:
-    cover_art = av.stream.Disposition.attached_pic
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover_art]
-    if not streams:
-        kinds = {"cover art" if stream.type == "video" else stream.type for stream in container.streams}
-        others = ", ".join(sorted(kinds)) or "no streams"
-        raise FootageError("no_video_stream", f"{base_name(uri)} holds {others}; expected a video stream")
-    stream = streams[0]
-    if stream.codec_context is None:
-        raise FootageError("no_video_stream", f"{base_name(uri)} is coded in a way that ffmpeg does not know")
-    check_frame_size(stream.codec_context.width, stream.codec_context.height, base_name(uri))
-    return stream
-
-
-def _timed(container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
-    """Frames with seconds since the first one, never falling; missing timestamps continue at the stream's rate."""
-    rate = float(stream.average_rate) if stream.average_rate else _FALLBACK_FRAME_RATE
-    start: float | None = None
-    previous = -1.0 / rate
-    for frame in container.decode(stream):
-        if frame.is_corrupt:
-            raise FootageError("corrupt", f"the picture at {previous + 1 / rate:.2f} s is damaged")
-        if frame.pts is None:
-            seconds = previous + 1.0 / rate
-        else:
-            position = float(frame.pts * stream.time_base)
-            start = position if start is None else start
-            seconds = position - start
-        previous = max(seconds, previous, 0.0)
-        yield previous, frame
 
 
 class _Converter:
@@ -164,26 +184,14 @@ class _Converter:
 
 
 @contextmanager
-def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """The stream itself, or a copy in a temporary file for servers that only send a file from front to back."""
-    with stream:
-        if stream.seekable():
-            yield stream
-            return
-        with tempfile.TemporaryFile() as copy:
-            shutil.copyfileobj(stream, copy)
-            copy.seek(0)
-            yield copy
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def _explained(name: str) -> Iterator[None]:
     try:
         yield
-    except av.FFmpegError as error:
-        raise FootageError("corrupt", f"{base_name(uri)} can not be decoded: {error.strerror}") from error
-    except (OSError, ValueError) as error:  # a remote file that stopped answering
-        raise FootageError("not_found", f"{base_name(uri)} could not be read to its end: {error}") from error
+    except MemoryError:
+        raise
+    except (av.FFmpegError, OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise FootageError("corrupt", f"{name} can not be decoded: {said}") from error
 
 
 def _size(shape: tuple[int, ...]) -> str:
