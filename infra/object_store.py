@@ -17,8 +17,10 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 HOST = "127.0.0.1"
 KINDS = ("account", "container", "object", "proxy")
@@ -160,6 +162,28 @@ class _Cache:
         self._values.pop(key, None)
 
 
+class _OneAtATime:
+    """Lets one conditional PUT of a name through at a time.
+
+    Swift looks at If-None-Match when a PUT begins, so of several at once each may find nothing there; on S3 one of them
+    is first. In one process a lock makes it so. A Swift cluster has no such lock: do not commit to one concurrently.
+    """
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        self._app = app
+        self._locks: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+    def __call__(self, environment: dict[str, Any], start: Any) -> Iterable[bytes]:
+        if environment["REQUEST_METHOD"] not in ("PUT", "POST") or "HTTP_IF_NONE_MATCH" not in environment:
+            return self._app(environment, start)
+        from eventlet.semaphore import Semaphore
+
+        name = environment["PATH_INFO"]
+        lock = self._locks.get(name) or self._locks.setdefault(name, Semaphore())
+        with lock:
+            return list(self._app(environment, start))  # the answer's end is the end of the work
+
+
 def _run(conf_file: Path, kind: str, listener: Any) -> None:
     """Run one of the four servers in this process: what Swift's own run_server does, which wants a process for each."""
     from eventlet import wsgi
@@ -167,7 +191,7 @@ def _run(conf_file: Path, kind: str, listener: Any) -> None:
     from swift.common.utils import NullLogger
     from swift.common.wsgi import loadapp
 
-    app, cache = loadapp(str(conf_file), global_conf={"log_name": f"{kind}-server"}), _Cache()
+    app, cache = _OneAtATime(loadapp(str(conf_file), global_conf={"log_name": f"{kind}-server"})), _Cache()
     wsgi.server(
         listener,
         lambda environment, start: app({**environment, "swift.cache": cache}, start),

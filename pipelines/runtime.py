@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pipelines.services import running_url
 from tasks.errors import ConfigError
+from tasks.s3_setting import job_environment
 from tasks.settings import Settings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -58,8 +59,7 @@ def environment_defaults(settings: Settings, *, debug: bool = False) -> dict[str
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # pyarrow's S3 client sends checksums that some servers answer with 411; every Ray process needs this.
-        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        **job_environment(),
     }
     if not debug:
         # Prefect prints the traceback of every failed run; the command line says it in one sentence.

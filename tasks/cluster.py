@@ -19,6 +19,7 @@ from typing import Any
 import ray
 
 from tasks.errors import ConfigError, ServiceError
+from tasks.s3_setting import job_environment, prepare_process
 from tasks.settings import Settings
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -101,12 +102,13 @@ def _share(available: int, num_actors: int) -> float:
 
 def _connect(address: str) -> None:
     packages = [str(PROJECT_ROOT / name) for name in _SHIPPED_PACKAGES]
-    ray.init(address=address, runtime_env={"py_modules": packages}, **_quiet())
+    ray.init(address=address, runtime_env={"py_modules": packages, "env_vars": job_environment()}, **_quiet())
 
 
 def _start_local(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; unset it warns
+    prepare_process()  # all of Ray's processes inherit it
     ray.init(
         num_cpus=settings.ray_cpus,
         include_dashboard=False,

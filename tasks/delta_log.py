@@ -9,17 +9,14 @@ changed, and whoever creates it first has made that version (https://github.com/
 from __future__ import annotations
 
 import json
-import os
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.errors import DatasetError, StorageError
-from tasks.storage import TEMPORARY_SUFFIX, Location
+from tasks.errors import DatasetError
+from tasks.storage import Location
 
 Action = Mapping[str, Any]
 """One line of a commit, such as ``{"add": {"path": ..., "size": ..., "stats": ...}}``."""
@@ -51,20 +48,7 @@ def create_commit(log: Location, version: int, actions: Iterable[Action]) -> boo
     """
     place = log / f"{version:020}.json"
     data = "\n".join(json.dumps(action, separators=(",", ":")) for action in actions).encode() + b"\n"
-    try:
-        if place.is_local:
-            return _link_new(place.local_path, data)
-        filesystem, path = place.fsspec()
-        filesystem.pipe_file(path, data, mode="create")
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if "PreconditionFailed" in str(error) or "pre-condition" in str(error).lower():  # how s3fs says it
-            return False
-        raise StorageError(
-            f"can not write {place.uri}: {error}; was the version made? look before trying again"
-        ) from error
-    return True
+    return place.write_new(data)
 
 
 def commit_info(operation: str, metadata: Mapping[str, Any]) -> Action:
@@ -112,17 +96,3 @@ def _checkpoint_files(log: Location, last: Mapping[str, Any]) -> list[Location]:
     if not num_parts:
         return [log / f"{name}.parquet"]
     return [log / f"{name}.{part:010}.{num_parts:010}.parquet" for part in range(1, num_parts + 1)]
-
-
-def _link_new(target: Path, data: bytes) -> bool:
-    """Give a synced file its name unless the name is taken: what a rename would not look at."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
 import time
 import uuid
@@ -26,9 +25,10 @@ import pyarrow.parquet as pq
 
 from tasks.errors import FootageError, StorageError
 from tasks.identity import Recipe
+from tasks.local_files import TEMPORARY_SUFFIX
 from tasks.schema import flow_column, frame_schema
 from tasks.snapshot import FRAMES_TABLE, WrittenShard
-from tasks.storage import TEMPORARY_SUFFIX, Location, location
+from tasks.storage import Location, location
 
 MAX_SHARD_BYTES = 512 << 20
 """A video is split into shards of about this size: larger ones read no faster and upload less evenly."""
@@ -234,11 +234,7 @@ class _ShardWriter:
         if target.is_local:
             self._temporary.replace(target.local_path)
             return
-        with (
-            self._temporary.open("rb") as source,
-            target.filesystem.open_output_stream(target.path, compression=None) as sink,
-        ):
-            shutil.copyfileobj(source, sink, 8 << 20)
+        target.upload_new(self._temporary)  # there already: the same bytes, as the name holds their hash
 
     def _failure(self, error: OSError) -> StorageError:
         return StorageError(f"can not write a shard to {self._folder.uri}: {error}; is there room, and permission?")

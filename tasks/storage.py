@@ -4,8 +4,7 @@ A URI is a plain path, ``file://...``, ``s3://bucket/key`` or anything that fssp
 paths and S3 go through pyarrow's own file systems (measured faster than s3fs for Parquet), the others through
 fsspec wrapped for pyarrow. Footage is read through fsspec, since video demuxers want Python file objects.
 
-S3 is set up by the variables that every AWS client reads: ``AWS_ENDPOINT_URL``, ``AWS_REGION`` and those for
-credentials, which are only ever taken from the environment, so that no URI, log or error holds one.
+S3 is set up by the variables that every AWS client reads (``tasks/s3.py``).
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -25,11 +22,12 @@ import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from tasks import s3
 from tasks.errors import StorageError
+from tasks.local_files import TEMPORARY_SUFFIX, copy_from, link_new, write_whole
 
-TEMPORARY_SUFFIX = ".partial"
-"""Files being written locally are hidden (leading dot) and end in this; ``Location.list`` leaves them out."""
-
+_MAX_CONFLICTS = 20
+_PART_BYTES = 16 << 20  # of an upload; two at a time are in memory
 _LOCAL = pafs.LocalFileSystem()
 
 
@@ -106,10 +104,33 @@ class Location:
         """Write the whole file or nothing: a rename locally (synced), one put on object stores."""
         with _explained("write", self.uri):
             if self.is_local:
-                _write_local(Path(self.path), data)
+                write_whole(Path(self.path), data)
                 return
             with self.filesystem.open_output_stream(self.path, compression=None) as stream:
                 stream.write(data)
+
+    def write_new(self, data: bytes) -> bool:
+        """Write the whole file unless there is one, and say so: of all writers at once exactly one hears True.
+
+        After an error, raised as StorageError, the file may be there: look before trying again.
+        """
+        if self.is_local:
+            with _explained("write", self.uri):
+                return link_new(self.local_path, lambda stream: stream.write(data))
+        filesystem, path = self.fsspec()
+        return self._unless_taken(lambda: filesystem.pipe_file(path, data, mode="create"))
+
+    def upload_new(self, file: Path) -> bool:
+        """Put a file of this machine here unless there is one, and say so; it appears whole or not at all.
+
+        Not for two contents under one name: some servers (Ceph 16) look at the condition only for files of one part.
+        """
+        if self.is_local:
+            with _explained("write", self.uri):
+                return link_new(self.local_path, lambda stream: copy_from(file, stream))
+        filesystem, path = self.fsspec()
+        pieces = {"chunksize": _PART_BYTES, "max_concurrency": 2} if _scheme(self.uri) == "s3" else {}
+        return self._unless_taken(lambda: filesystem.put_file(str(file), path, mode="create", **pieces))
 
     def list(self, *, recursive: bool = False) -> tuple[Location, ...]:
         """The files in this folder, sorted by URI; empty when there is no such folder."""
@@ -137,6 +158,22 @@ class Location:
     def fsspec(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """The same place for fsspec: its file system and the path in it."""
         return fsspec_view(self.uri)
+
+    def _unless_taken(self, write: Callable[[], object]) -> bool:
+        """Call ``write``; False when it says that there is a file already."""
+        for _ in range(_MAX_CONFLICTS):
+            try:
+                with _explained("write", self.uri):
+                    write()
+                    return True
+            except StorageError as error:
+                if isinstance(error.__cause__, FileExistsError) or s3.error_code(error) == "PreconditionFailed":
+                    return False
+                if s3.error_code(error) != "ConditionalRequestConflict":  # Amazon's for "two at once: ask again"
+                    raise
+        raise StorageError(
+            f"can not write {self.uri}: {_MAX_CONFLICTS} times others wrote at the same moment; run again"
+        )
 
     def _type(self) -> pafs.FileType:
         with _explained("look at", self.uri):
@@ -170,8 +207,11 @@ def location(uri: str | Path) -> Location:
         except RuntimeError as error:
             raise StorageError(f"{text}: no such user's home; expected a path, or ./{text} for a folder") from error
         return Location(uri=str(Path(os.path.abspath(expanded))))  # noqa: PTH100 - keeps symbolic links
+    if urlsplit(text).password is not None:
+        raise StorageError(f"a {_scheme(text)}:// URI holds a password: put credentials into the environment instead")
     place = Location(uri=text.rstrip("/"))
-    _filesystem_and_path(place.uri)  # an unknown scheme is told here, not at first use
+    if _scheme(text) != "s3":  # which is asked when it is used
+        _filesystem_and_path(place.uri)  # an unknown scheme is told here, not at first use
     return place
 
 
@@ -200,16 +240,7 @@ def prove_writable(place: Location) -> None:
 
 def storage_options(uri: str | Path) -> dict[str, str]:
     """Options that deltalake needs to reach ``uri``; empty for local paths, never credentials."""
-    if _scheme(str(uri)) != "s3":
-        return {}
-    options = {"aws_conditional_put": "etag"}  # safe concurrent commits by put-if-absent, without a lock table
-    endpoint, region = _s3_environment(os.environ)
-    if endpoint:
-        options["AWS_ENDPOINT_URL"] = endpoint
-        options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
-    if region:
-        options["AWS_REGION"] = region
-    return options
+    return s3.delta_options(_bucket(str(uri))) if _scheme(str(uri)) == "s3" else {}
 
 
 def fsspec_view(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -218,11 +249,7 @@ def fsspec_view(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
     Raises StorageError when the scheme is unknown or its driver is not installed.
     """
     text = str(uri)
-    arguments: dict[str, Any] = {}
-    if _scheme(text) == "s3":
-        endpoint, region = _s3_environment(os.environ)
-        names = {"endpoint_url": endpoint, "region_name": region}
-        arguments["client_kwargs"] = {name: value for name, value in names.items() if value}
+    arguments = s3.fsspec_arguments(_bucket(text)) if _scheme(text) == "s3" else {}
     try:
         filesystem, path = fsspec.url_to_fs(text, **arguments)
     except (ValueError, ImportError) as error:
@@ -238,9 +265,8 @@ def _scheme(uri: str) -> str:
     return head.lower() if separator and "/" not in head else "file"
 
 
-def _s3_environment(environment: Mapping[str, str]) -> tuple[str | None, str | None]:
-    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    return endpoint or None, environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None
+def _bucket(uri: str) -> str:
+    return uri.partition("://")[2].partition("/")[0]
 
 
 def _filesystem_and_path(uri: str) -> tuple[pafs.FileSystem, str]:
@@ -248,42 +274,14 @@ def _filesystem_and_path(uri: str) -> tuple[pafs.FileSystem, str]:
     if scheme == "file":
         return _LOCAL, uri
     if scheme == "s3":
-        return _s3_filesystem(*_s3_environment(os.environ)), uri.partition("://")[2]
+        return s3.arrow_filesystem(_bucket(uri)), uri.partition("://")[2]
     filesystem, path = fsspec_view(uri)
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
-
-
-@lru_cache(maxsize=4)
-def _s3_filesystem(endpoint: str | None, region: str | None) -> pafs.S3FileSystem:
-    arguments: dict[str, Any] = {"allow_delayed_open": True}  # small files are one put, not a multipart upload
-    if endpoint:
-        parts = urlsplit(endpoint)
-        arguments |= {
-            "endpoint_override": parts.netloc,
-            "scheme": parts.scheme,
-            "region": region or "us-east-1",
-        }
-    elif region:
-        arguments["region"] = region
-    return pafs.S3FileSystem(**arguments)
 
 
 def _is_temporary(path: str) -> bool:
     name = path.rsplit("/", 1)[-1]
     return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
-
-
-def _write_local(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

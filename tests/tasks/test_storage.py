@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import StorageError
-from tasks.storage import TEMPORARY_SUFFIX, Location, fsspec_view, location, prove_writable, storage_options
+from tasks.local_files import TEMPORARY_SUFFIX
+from tasks.storage import Location, location, prove_writable
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -125,33 +126,26 @@ def test_locations_travel_between_processes(folder: Location) -> None:
     assert pickle.loads(pickle.dumps(folder / "a")).read_bytes() == b"x"
 
 
-def test_s3_is_set_up_from_the_environment_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
-    monkeypatch.setenv("AWS_REGION", "eu-north-1")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    options = storage_options("s3://bucket/table")
-    assert options == {
-        "aws_conditional_put": "etag",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "eu-north-1",
-    }
-    place = location("s3://bucket/table/")
-    assert (place / "part").path == "bucket/table/part"
-    assert place.filesystem.type_name == "s3"
-    assert place.filesystem.region == "eu-north-1"
-    assert fsspec_view("s3://bucket/table")[0].client_kwargs["endpoint_url"] == "http://127.0.0.1:9000"
-    assert "secret" not in repr(place)
-    assert storage_options("/some/folder") == {}
+def test_of_writers_at_once_one_is_first(folder: Location) -> None:
+    place = folder / "version"
+    with ThreadPoolExecutor(8) as pool:
+        first = list(pool.map(lambda number: place.write_new(b"%d" % number), range(8)))
+    assert first.count(True) == 1
+    assert place.read_bytes() == b"%d" % first.index(True)
+    assert [found.name for found in folder.list()] == ["version"]
 
 
-def test_unreachable_s3_names_the_settings_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:  # a port that nobody listens on
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    with pytest.raises(StorageError, match=r"could not write a file.*AWS_ENDPOINT_URL") as caught:
-        prove_writable(location("s3://bucket/folder"))
-    assert "secret" not in str(caught.value)
+def test_uploads_leave_what_is_there(folder: Location, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"first")
+    assert (folder / "shard").upload_new(file)
+    file.write_bytes(b"second")
+    assert not (folder / "shard").upload_new(file)
+    assert (folder / "shard").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("uri", ["s3://key:hidden@bucket/data", "https://user:hidden@host/data"])
+def test_uris_that_hold_a_password_are_refused_without_repeating_it(uri: str) -> None:
+    with pytest.raises(StorageError, match="into the environment") as caught:
+        location(uri)
+    assert "hidden" not in str(caught.value)
