@@ -34,6 +34,7 @@ def version_rows(versions: Sequence[DatasetVersion]) -> list[dict[str, Any]]:
             "version": version.version,
             "time": version.time.isoformat(timespec="seconds"),
             "videos": version.num_videos,
+            "clips": version.num_clips,
             "frames": version.num_frames,
             "operation": version.operation,
         }

@@ -80,6 +80,7 @@ def choose_recipe(
             fps=used.fps,
             max_side=used.max_side,
             jpeg_quality=used.jpeg_quality,
+            shots=used.shots,
         )
     return make_recipe(
         flow_estimator=estimator,

@@ -5,7 +5,8 @@
 transaction names them, so a killed writer leaves nothing visible. All that is answered here comes from the
 Delta log; no shard is opened.
 
-In every version a video appears once: publishing it under a new recipe removes its rows of the old one.
+In every version a video appears once, with all its shots: publishing it under a new recipe removes its rows
+of the old one.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def list_versions(uri: str) -> list[DatasetVersion]:
                 time=datetime.fromtimestamp(entry["timestamp"] / 1000, UTC),
                 operation=entry["operation"],
                 num_videos=totals["num_videos"],
+                num_clips=totals.get("num_clips", totals["num_videos"]),  # alike before there were shots
                 num_frames=totals["num_frames"],
             )
         )
@@ -99,7 +101,11 @@ def _videos(table: DeltaTable, place: str) -> tuple[StoredVideo, ...]:
 
 def _totals(videos: Sequence[StoredVideo]) -> dict[str, int]:
     """What our commits carry, for versions that another program made."""
-    return {"num_videos": len(videos), "num_frames": sum(video.num_frames for video in videos)}
+    return {
+        "num_videos": len(videos),
+        "num_clips": sum(len(video.clips) for video in videos),
+        "num_frames": sum(video.num_frames for video in videos),
+    }
 
 
 __all__ = [

@@ -45,9 +45,9 @@ class FrameReader:
     def __init__(self, *snapshots: DatasetSnapshot) -> None:
         # By identity, so that the same versions give the same clip numbers on every machine.
         self._stored = tuple(
-            (number, video)
+            (number, clip)
             for number, snapshot in enumerate(snapshots)
-            for video in sorted(snapshot.videos, key=lambda video: (video.video_id, video.recipe_hash))
+            for clip in sorted(snapshot.clips, key=lambda clip: clip.key)
         )
         self._snapshots = snapshots
         self._footers: dict[str, _Footer] = {}
@@ -57,8 +57,8 @@ class FrameReader:
     def clips(self) -> tuple[ClipIndex, ...]:
         """The clips in the order of their numbers."""
         return tuple(
-            ClipIndex(num_frames=video.num_frames, gaps=video.recipe.gaps, dataset=number)
-            for number, video in self._stored
+            ClipIndex(num_frames=clip.num_frames, gaps=clip.recipe.gaps, dataset=number)
+            for number, clip in self._stored
         )
 
     def clip_name(self, clip: int) -> str:
@@ -106,16 +106,16 @@ class FrameReader:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
     def _read_row(self, clip: int, frame: int, columns: tuple[str, ...]) -> dict[str, bytes | None]:
-        number, video = self._stored[clip]
-        if not 0 <= frame < video.num_frames:
-            raise DatasetError(f"clip {video.clip!r} has frames 0 to {video.num_frames - 1}, got {frame}")
-        stored = video.shards[bisect_right(video.shards, frame, key=lambda shard: shard.first_frame) - 1]
+        number, stored_clip = self._stored[clip]
+        if not 0 <= frame < stored_clip.num_frames:
+            raise DatasetError(f"clip {stored_clip.clip!r} has frames 0 to {stored_clip.num_frames - 1}, got {frame}")
+        stored = stored_clip.shards[bisect_right(stored_clip.shards, frame, key=lambda shard: shard.first_frame) - 1]
         shard, row = self._snapshots[number].frames / stored.path, frame - stored.first_frame
         try:
             return self._read_shard_row(shard, row, columns)
         except (pa.ArrowException, OSError, StorageError) as error:
             raise DatasetError(
-                f"{shard.uri}: row {row} of clip {video.clip!r} can not be read ({error}); was the file removed?"
+                f"{shard.uri}: row {row} of clip {stored_clip.clip!r} can not be read ({error}); was the file removed?"
             ) from error
 
     def _read_shard_row(self, shard: Location, row: int, columns: tuple[str, ...]) -> dict[str, bytes | None]:

@@ -55,7 +55,7 @@ def held_out_losses(
     models = [load_model(uri, device=device) for uri in model_uris]
     data = models[0].experiment.data
     own = data.gaps_from == "recipe"
-    if all(video.num_frames <= min(map(abs, video.recipe.gaps if own else data.gaps)) for video in part.videos):
+    if all(clip.num_frames <= min(map(abs, clip.recipe.gaps if own else data.gaps)) for clip in part.clips):
         return None
     if any(model.experiment.method != models[0].experiment.method for model in models):
         return None

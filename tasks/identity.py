@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -19,6 +19,9 @@ from tasks.footage import FootageItem
 from tasks.footage_files import base_name, list_images, open_footage
 
 _CHUNK_BYTES = 1 << 20
+
+ShotDetection = Literal["auto", "on", "off"]
+"""Benchmark sequences come as folders of frames and are single shots; recipes of schema version 1 say nothing: off."""
 
 
 class Recipe(BaseModel):
@@ -34,6 +37,10 @@ class Recipe(BaseModel):
     gaps: tuple[int, ...] = Field(default=(1, -1, 2, -2), description="Frame gaps that optical flow is stored for.")
     flow_estimator: str = Field(default="dis", description="Name of the optical flow estimator.")
     flow_weights_sha256: str | None = Field(default=None, description="Of the estimator's weights, if it has any.")
+    shots: ShotDetection = Field(
+        default="off",
+        description="Split footage at its cuts: auto splits video files and takes folders of frames as one shot each.",
+    )
     schema_version: int = Field(ge=1, description="Version of the rows' layout and of the code that fills them.")
 
     @field_validator("gaps")

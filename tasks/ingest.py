@@ -22,7 +22,7 @@ from tasks.cluster import ray_session
 from tasks.dead_letters import Refusal, read_rejected, record_rejected
 from tasks.errors import DatasetError, FootageError
 from tasks.footage import discover
-from tasks.identity import Recipe, video_id
+from tasks.identity import Recipe, ShotDetection, video_id
 from tasks.ingest_batch import (
     BatchResult,
     IngestProgress,
@@ -68,6 +68,7 @@ def make_recipe(
     fps: float | None = None,
     max_side: int | None = None,
     jpeg_quality: int = 95,
+    shots: ShotDetection = "auto",
 ) -> Recipe:
     """The recipe of an ingest. Builds the estimator once, so that missing or altered weights are told first."""
     estimator = build_estimator(flow_estimator, weights, weights_sha256)
@@ -78,6 +79,7 @@ def make_recipe(
         gaps=tuple(gaps),
         flow_estimator=flow_estimator,
         flow_weights_sha256=estimator.weights_sha256,
+        shots=shots,
         schema_version=SCHEMA_VERSION,
     )
 

@@ -1,4 +1,4 @@
-"""What an ingest actor does with one video: decode, estimate optical flow, encode and write, frame by frame.
+"""What an ingest actor does with one video: decode, find shots, estimate optical flow, encode, write, frame by frame.
 
 The estimator is built once per process. Memory is bounded by the frames between the furthest gaps, however long the
 video is; what leaves the process is the list of written shards, or why there are none.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -27,7 +27,8 @@ from tasks.flow_codec import encode_flow
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
 from tasks.optical_flow import build_estimator
-from tasks.shards import FrameRow, VideoLabel, write_video
+from tasks.shards import MIN_FRAMES, FrameRow, VideoLabel, write_video
+from tasks.shots import split_into_shots, splits_shots
 from tasks.snapshot import WrittenShard
 
 FlowsByGap = dict[int, Tensor | None]
@@ -74,21 +75,32 @@ class IngestWorker:
         shards: tuple[WrittenShard, ...] = ()
         refusal = None
         try:
-            shards = write_video(self._job.dataset_uri, label_of(video, self._job.recipe), self._rows(video))
+            shards = self._write_clips(video)
         except FootageError as error:
             refusal = refusal_of(video, self._job.recipe, error)
         return WorkDone(shards=shards, refusal=refusal, seconds=time.monotonic() - started)
 
-    def _rows(self, video: PlannedVideo) -> Iterator[FrameRow]:
-        options = DecodeOptions(fps=self._job.recipe.fps, max_side=self._job.recipe.max_side)
-        return frame_rows(
-            self._estimator, iterate_frames(video.wanted.item, options, self._job.limits), self._job.recipe
-        )
+    def _write_clips(self, video: PlannedVideo) -> tuple[WrittenShard, ...]:
+        """Write every shot as a clip of its own, however short it is; together they must be long enough."""
+        shards: list[WrittenShard] = []
+        for shot, frames in enumerate(self._shots(video)):
+            label = label_of(video, self._job.recipe, shot)
+            rows = frame_rows(self._estimator, frames, self._job.recipe)
+            shards += write_video(self._job.dataset_uri, label, rows, min_frames=0)
+        num_frames = sum(shard.num_rows for shard in shards)
+        if num_frames < MIN_FRAMES:
+            raise FootageError("too_short", f"{num_frames} frames; expected at least {MIN_FRAMES}")
+        return tuple(shards)
+
+    def _shots(self, video: PlannedVideo) -> Iterable[Iterator[Frame]]:
+        recipe, item = self._job.recipe, video.wanted.item
+        frames = iterate_frames(item, DecodeOptions(fps=recipe.fps, max_side=recipe.max_side), self._job.limits)
+        return split_into_shots(frames) if splits_shots(recipe.shots, item.kind) else (frames,)
 
 
-def label_of(video: PlannedVideo, recipe: Recipe) -> VideoLabel:
-    """What all rows of the video will have in common."""
-    return VideoLabel(video_id=video.wanted.video_id, recipe=recipe, clip=video.clip, source=video.source)
+def label_of(video: PlannedVideo, recipe: Recipe, shot: int = 0) -> VideoLabel:
+    """What all rows of one shot of the video will have in common."""
+    return VideoLabel(video_id=video.wanted.video_id, recipe=recipe, clip=video.clip, source=video.source, shot=shot)
 
 
 def refusal_of(video: PlannedVideo, recipe: Recipe, error: FootageError) -> Refusal:

@@ -61,6 +61,7 @@ class Ledger:
     metadata: dict[str, Any] | None
     columns: list[dict[str, Any]]
     num_shards: int
+    num_videos: int
     num_clips: int
     num_frames: int
     num_commits_since: int
@@ -109,7 +110,7 @@ class Ledger:
         self._database.executescript(_SCHEMA)
         self.version = self.metadata = None
         self.columns = []
-        self.num_shards = self.num_clips = self.num_frames = 0
+        self.num_shards = self.num_videos = self.num_clips = self.num_frames = 0
         self.num_commits_since = self.num_shards_since = 0
 
     def _look_at_origin(self) -> object:
@@ -141,6 +142,7 @@ class Ledger:
 
     def _add(self, entry: LedgerEntry) -> None:
         self._remove(entry.path)  # a file may be added again: the last word counts
+        self.num_videos += not self._holds(entry.video_id)
         self._database.execute(
             "insert into shard values (?, ?, ?, ?, ?, ?)",
             (entry.path, entry.video_id, entry.recipe_hash, entry.num_bytes, entry.num_rows, entry.first_frame),
@@ -148,11 +150,17 @@ class Ledger:
         self._count(entry.num_rows, entry.first_frame, 1)
 
     def _remove(self, path: str) -> None:
-        row = self._database.execute("select num_rows, first_frame from shard where path = ?", (path,)).fetchone()
+        query = "select num_rows, first_frame, video_id from shard where path = ?"
+        row = self._database.execute(query, (path,)).fetchone()
         if row is not None:
             self._database.execute("delete from shard where path = ?", (path,))
-            num_rows, first_frame = row
+            num_rows, first_frame, video_id = row
             self._count(num_rows, first_frame, -1)
+            self.num_videos -= not self._holds(video_id)
+
+    def _holds(self, video_id: str) -> bool:
+        query = "select 1 from shard where video_id = ? limit 1"
+        return self._database.execute(query, (video_id,)).fetchone() is not None
 
     def _count(self, num_rows: int, first_frame: int, sign: int) -> None:
         self.num_shards += sign

@@ -99,7 +99,7 @@ def _commit(ledger: Ledger, uri: str, added: Sequence[WrittenShard], replaced: S
 
 
 def _schema_actions(ledger: Ledger, plan: CommitPlan) -> list[Action]:
-    """Make a table, or a place for the gaps that it did not have; older videos read as null there."""
+    """Make a table, or a place for the gaps and columns that it did not have; older videos read as null there."""
     wanted = json.loads(Schema.from_arrow(frame_schema(_gaps(plan.added))).to_json())["fields"]
     have = {column["name"] for column in ledger.columns}
     missing = [column for column in wanted if column["name"] not in have]
@@ -119,8 +119,10 @@ def _schema_actions(ledger: Ledger, plan: CommitPlan) -> list[Action]:
 
 def _totals(ledger: Ledger, plan: CommitPlan) -> dict[str, int]:
     shards = [(shard, 1) for shard in plan.added] + [(shard, -1) for shard in plan.removed]
+    come, gone = {shard.video_id for shard in plan.added}, {shard.video_id for shard in plan.removed}
     return {
-        "num_videos": ledger.num_clips + sum(sign for shard, sign in shards if shard.first_frame == 0),
+        "num_videos": ledger.num_videos + len(come - gone) - len(gone - come),
+        "num_clips": ledger.num_clips + sum(sign for shard, sign in shards if shard.first_frame == 0),
         "num_frames": ledger.num_frames + sum(sign * shard.num_rows for shard, sign in shards),
     }
 
@@ -138,6 +140,7 @@ def _add_action(shard: WrittenShard) -> Action:
         "source": shard.source,
         "width": shard.width,
         "height": shard.height,
+        "shot": shard.shot,
     }
     first = {"frame_index": shard.first_frame, "time_seconds": shard.first_time_seconds}
     last = {

@@ -5,6 +5,9 @@ A row says which video it belongs to (``video_id`` is the SHA-256 of the footage
 there is one, and the optical flow to the frame ``gap`` later as ``tasks/flow_codec.py`` encodes it;
 null where that frame is outside the clip. A reader fetches only the columns of the gap it uses.
 
+A clip is one shot of a video, and frames count from 0 in each. ``shot`` came with schema version 2: what version 1
+wrote has no such column, and all its videos are one shot, number 0. So tables of both, mixed or not, stay readable.
+
 The recipe is a column, the same in every row of a video, for the sake of the Delta log: minimum and maximum
 of a column are kept there per file, survive checkpoints of the log, and so tell how every video was made
 without opening a single file. It also stands in the footer of every Parquet file.
@@ -19,7 +22,7 @@ import pyarrow as pa
 from tasks.errors import ConfigError, DatasetError
 from tasks.flow_codec import STEPS_PER_PIXEL
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Part of every recipe: raise it when the meaning of a stored column changes, and ingest rebuilds."""
 
 FRAME_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
@@ -28,6 +31,7 @@ FRAME_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("recipe", pa.string()),
     ("clip", pa.string()),
     ("source", pa.string()),
+    ("shot", pa.int32()),
     ("frame_index", pa.int32()),
     ("time_seconds", pa.float64()),
     ("width", pa.int32()),
@@ -36,6 +40,9 @@ FRAME_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("annotation", pa.binary()),
 )
 """Columns of every dataset; the columns of its gaps follow."""
+
+LATER_COLUMNS = frozenset({"shot"})
+"""Columns that schema version 1 did not have."""
 
 _FLOW_PREFIX = "flow_"
 
@@ -83,8 +90,8 @@ def gaps_of_schema(columns: Iterable[str]) -> tuple[int, ...]:
 
 
 def require_frame_columns(columns: Iterable[str], place: str) -> None:
-    """Raise DatasetError unless all columns of a dataset are among ``columns``."""
-    have = set(columns)
+    """Raise DatasetError unless all columns that datasets always had are among ``columns``."""
+    have = set(columns) | LATER_COLUMNS
     missing = [name for name, _ in FRAME_COLUMNS if name not in have]
     if missing:
         raise DatasetError(f"{place}: not a dataset, columns {missing} are missing; give the folder that ingest wrote")

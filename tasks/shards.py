@@ -1,4 +1,4 @@
-"""Writing one video's frames to Parquet shards, one frame at a time.
+"""Writing one clip's frames to Parquet shards, one frame at a time.
 
 A shard is a file of some hundred rows, each a row group of its own, so that a reader fetches single frames. Its name
 holds the SHA-256 of its bytes: equal content has an equal name, the content of a name never changes, and a run that
@@ -41,12 +41,13 @@ _ABANDONED_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class VideoLabel:
-    """What all rows of a video have in common."""
+    """What all rows of a clip have in common: of which video it is, and which shot."""
 
     video_id: str
     recipe: Recipe
     clip: str
     source: str
+    shot: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +63,16 @@ class FrameRow:
 
 
 def write_video(
-    dataset_uri: str, label: VideoLabel, rows: Iterable[FrameRow], *, max_shard_bytes: int = MAX_SHARD_BYTES
+    dataset_uri: str,
+    label: VideoLabel,
+    rows: Iterable[FrameRow],
+    *,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    min_frames: int = MIN_FRAMES,
 ) -> tuple[WrittenShard, ...]:
-    """Write the rows of a video, in frame order, to shards that ``publish`` can make visible.
+    """Write the rows of a clip, in frame order, to shards that ``publish`` can make visible.
 
-    Raises FootageError("too_short", ...) for fewer than MIN_FRAMES rows and StorageError when the place can not be
+    Raises FootageError("too_short", ...) for fewer than ``min_frames`` rows and StorageError when the place can not be
     written; whatever ``rows`` raises passes through.
     """
     folder = location(dataset_uri) / FRAMES_TABLE
@@ -82,8 +88,8 @@ def write_video(
             if writer.num_bytes >= max_shard_bytes:
                 shards.append(writer.finish())
                 writer = None
-        if num_rows < MIN_FRAMES:
-            raise FootageError("too_short", f"{num_rows} frames; expected at least {MIN_FRAMES}")
+        if num_rows < min_frames:
+            raise FootageError("too_short", f"{num_rows} frames; expected at least {min_frames}")
         if writer is not None:
             shards.append(writer.finish())
             writer = None
@@ -149,6 +155,7 @@ class _ShardWriter:
             "recipe": label.recipe.model_dump_json(),
             "clip": label.clip,
             "source": label.source,
+            "shot": label.shot,
         }
         spool = folder.local_path if folder.is_local else Path(tempfile.gettempdir())
         self._temporary = spool / f".{uuid.uuid4().hex}.parquet{TEMPORARY_SUFFIX}"
@@ -195,7 +202,8 @@ class _ShardWriter:
             self._parquet.close()
             self._file.close()
             self._verify()
-            name = f"{self._label.video_id[:16]}-{self._first_frame:06d}-{self._file.hexdigest()[:24]}.parquet"
+            frames = f"{self._label.shot:04d}-{self._first_frame:06d}"
+            name = f"{self._label.video_id[:16]}-{frames}-{self._file.hexdigest()[:24]}.parquet"
             self._move_to(self._folder / name)
         except OSError as error:
             raise self._failure(error) from error

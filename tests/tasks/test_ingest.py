@@ -172,6 +172,7 @@ def test_a_recipe_is_made_of_what_decides_the_rows() -> None:
         "fps": 12.0,
         "max_side": 320,
         "jpeg_quality": 95,
+        "shots": "auto",
         "gaps": [1, 2],
         "flow_estimator": "dis",
         "flow_weights_sha256": None,

@@ -24,7 +24,7 @@ def test_a_schema_has_the_rows_columns_and_one_per_gap() -> None:
     assert schema.field("flow_m3").type == pa.binary()
     assert gaps_of_schema(schema.names) == (3, -3)
     assert schema.metadata == {
-        b"gwm.schema_version": b"1",
+        b"gwm.schema_version": b"2",
         b"gwm.recipe": b"{}",
         b"gwm.flow_steps_per_pixel": b"64",
     }

@@ -53,6 +53,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
         "recipe": RECIPE.model_dump_json(),
         "clip": "clip",
         "source": LABEL.source,
+        "shot": 0,
         "frame_index": 3,
         "time_seconds": 3 / 24,
         "width": 32,
@@ -64,7 +65,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     }
     assert file.read_row_group(4, columns=["flow_p1"]).to_pylist() == [{"flow_p1": None}]
     assert Recipe.model_validate_json(file.schema_arrow.metadata[b"gwm.recipe"]) == RECIPE
-    column = file.metadata.row_group(0).column(9)
+    column = file.metadata.row_group(0).column(10)
     assert (column.path_in_schema, column.compression, column.is_stats_set) == ("jpeg", "UNCOMPRESSED", False)
 
 

@@ -70,6 +70,7 @@ def row_of(clip: int, index: int, length: int, recipe: Recipe) -> dict[str, obje
         "recipe": recipe.model_dump_json(),
         "clip": f"clip_{clip}",
         "source": f"memory://clip_{clip}",
+        "shot": 0,
         "frame_index": index,
         "time_seconds": index / 25,
         "width": WIDTH,
