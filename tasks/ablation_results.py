@@ -31,12 +31,14 @@ class RowOutcome:
     """What became of a row.
 
     scores: J, 0..1, by foreground choice under ``protocol``, the headline's; empty for a row that failed.
+    sequences: J of every label-free rule, and of the best grouping of each frame, by sequence.
     status: done now, reused from an earlier run, or failed for ``reason``. model: reference of what was scored.
     """
 
     row: AblationRow
     status: Literal["done", "reused", "failed"]
     scores: Mapping[str, float] = field(default_factory=dict)
+    sequences: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     protocol: str = HEADLINE_PROTOCOL
     reason: str = ""
     model: str | None = None
@@ -57,6 +59,7 @@ def read_outcome(planned: PlannedRow, status: Literal["done", "reused"]) -> RowO
             for score in report["scores"]
             if score["measure"] == "J" and score["protocol"] == protocol
         },
+        sequences={sequence["name"]: _rules_of(sequence, protocol) for sequence in report.get("sequences", ())},
         protocol=protocol,
         model=report["model"]["reference"],
     )
@@ -115,8 +118,39 @@ def to_markdown(plan: AblationPlan, outcomes: Sequence[RowOutcome]) -> str:
         *(f"| {' | '.join(_cell(row[column]) for column in columns)} |" for row in rows),
         "",
         *(f"- {note}." for note in notes(plan, outcomes)),
+        *_rules_markdown(outcomes),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _rules_of(sequence: Mapping[str, Any], protocol: str) -> dict[str, float]:
+    """J of each rule in one sequence of an evaluation's JSON; files of older versions have no rules."""
+    best = next(
+        score["mean_by_protocol"][protocol]
+        for score in sequence["scores"]
+        if score["measure"] == "J" and score["foreground"] == ORACLE_PER_FRAME
+    )
+    return {**sequence.get("label_free_rules", {}), FOREGROUND_CHOICES[ORACLE_PER_FRAME].title: best}
+
+
+def _rules_markdown(outcomes: Sequence[RowOutcome]) -> list[str]:
+    """Every label-free rule in every sequence of every row: how close each comes to the best grouping there is."""
+    columns = list(dict.fromkeys(name for row in outcomes for rules in row.sequences.values() for name in rules))
+    if not columns:
+        return []
+    columns.sort(key=lambda name: name == FOREGROUND_CHOICES[ORACLE_PER_FRAME].title)  # last, as what can be reached
+    lines = [
+        "",
+        "### Rules for the foreground, J before any refinement",
+        "",
+        f"| row | sequence | {' | '.join(columns)} |",
+        f"|---|---|{'|'.join('---' for _ in columns)}|",
+    ]
+    for outcome in outcomes:
+        for name, rules in outcome.sequences.items():
+            cells = " | ".join(_cell(rules.get(column)) for column in columns)
+            lines.append(f"| {_cell(outcome.row.title)} | {name} | {cells} |")
+    return lines
 
 
 def to_html(plan: AblationPlan, outcomes: Sequence[RowOutcome]) -> str:
@@ -160,6 +194,7 @@ def _record(planned: PlannedRow, outcome: RowOutcome, benchmark: str) -> dict[st
         "reason": outcome.reason,
         "protocol": outcome.protocol,
         "J": dict(outcome.scores),
+        "J_by_sequence_and_rule": {name: dict(rules) for name, rules in outcome.sequences.items()},
         "paper": asdict(paper) if paper else None,
     }
 

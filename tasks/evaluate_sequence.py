@@ -31,6 +31,7 @@ from tasks.benchmarks import BenchmarkSequence
 from tasks.errors import FootageError
 from tasks.pictures import Picture, flow_picture, jpeg_bytes, mask_picture, overlay, resized, segments_picture
 from tasks.refine import MaskRefiner, foreground_mask
+from tasks.rule_scores import score_rules
 from tasks.scores import (
     GROUND_TRUTH_PER_FRAME,
     LABEL_FREE,
@@ -103,6 +104,7 @@ def evaluate_sequence(
             foreground=segments.grouping.segments,
             rule=segments.grouping.rule,
             choices=_frame_scores(sequence, segments, chosen, refiner, on_frame),
+            rules=score_rules(segments.evidence, table),
         )
         rows = _picture_rows(segmenter, sequence, segments, scores, num_pictured, refiner)
     return SequenceResult(scores=scores, rows=rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from model.dense_crf import crf_preset
@@ -21,6 +21,7 @@ from tasks.foreground_choices import (
     ORACLE_PER_FRAME,
     ForegroundChoice,
 )
+from tasks.rule_scores import RuleScores, average_rules
 
 Measure = Literal["J", "F"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -64,7 +65,7 @@ class SequenceScores:
 
     frames: numbers of the annotated frames, which all scores below refer to.
     foreground, rule: the label-free choice for the clip, and the rule that made it.
-    choices: scores by the name of the foreground choice.
+    choices: scores by the name of the foreground choice. rules: what every label-free rule would have scored.
     """
 
     name: str
@@ -74,6 +75,7 @@ class SequenceScores:
     foreground: tuple[int, ...]
     rule: str
     choices: Mapping[str, FrameScores]
+    rules: Mapping[str, RuleScores] = field(default_factory=dict)
 
     @property
     def scored(self) -> ScoredFrames:
@@ -214,9 +216,15 @@ class EvaluationReport:
             "protocols": {name: protocol.description for name, protocol in PROTOCOLS.items()},
             "headline": asdict(self.headline),
             "scores": [asdict(score) for score in self.scores()],
+            "label_free_rules": self._rules_json(self.sequences),
             "sequences": [self._sequence_json(sequence) for sequence in self.sequences],
         }
         return json.dumps(with_nulls(document), indent=1, allow_nan=False)
+
+    def _rules_json(self, sequences: Sequence[SequenceScores]) -> dict[str, float]:
+        """J of every label-free rule by the headline's protocol, of masks before any refinement."""
+        rules = {sequence.name: sequence.rules for sequence in sequences}
+        return average_rules(rules, {sequence.name: sequence.scored for sequence in sequences}, self.headline_protocol)
 
     def _sequence_json(self, sequence: SequenceScores) -> dict[str, Any]:
         scores = []
@@ -246,6 +254,7 @@ class EvaluationReport:
             "frames": list(sequence.frames),
             "label_free_foreground": list(sequence.foreground),
             "label_free_rule": sequence.rule,
+            "label_free_rules": self._rules_json([sequence]),
             "scores": scores,
         }
 

@@ -166,6 +166,8 @@ def test_ours_stands_beside_the_papers(request_of: Any, tmp_path: Path) -> None:
 
     assert "| K=4, quadratic | 60.0 | 50.0 |  | 70.0 | 79.5 | 81.5 | gwm | reused |" in to_markdown(plan, outcomes)
     assert "failed: TrainingError: a \\| b c |" in to_markdown(plan, outcomes)
+    assert "| row | sequence | motion | border | oracle per frame |" in to_markdown(plan, outcomes)
+    assert "| K=4, quadratic | camel | 60.0 | 40.0 | 70.0 |" in to_markdown(plan, outcomes)
     page = to_html(plan, outcomes)
     assert "79.5" in page
     assert "TrainingError: a | b" in page
@@ -180,7 +182,14 @@ def evaluation(reference: str) -> dict[str, Any]:
     chosen = {"label-free": 0.6, "ground-truth-per-frame": 0.5, "oracle-per-frame": 0.7}
     scores = [{**label, "foreground": name, "value": value} for name, value in chosen.items()]
     others = [{**score, **other, "value": 0.1} for score in scores for other in ({"measure": "F"}, {"protocol": "rcf"})]
-    return {"headline": scores[0], "scores": others + scores, "model": {"reference": reference}}
+    best = {"measure": "J", "foreground": "oracle-per-frame", "mean_by_protocol": {"gwm": 0.7, "rcf": 0.1}}
+    camel = {"name": "camel", "label_free_rules": {"motion": 0.6, "border": 0.4}, "scores": [best]}
+    return {
+        "headline": scores[0],
+        "scores": others + scores,
+        "model": {"reference": reference},
+        "sequences": [camel],
+    }
 
 
 def test_the_error_of_a_table_carries_it_between_processes() -> None:
