@@ -14,14 +14,8 @@ from torch import Tensor
 
 from model.errors import InputError, WeightsError
 from model.optical_flow import clip_flows
-from model.raft import (
-    VARIANTS,
-    RaftEstimator,
-    convert_princeton_checkpoint,
-    crop_padding,
-    is_princeton_checkpoint,
-    padding_to_multiple,
-)
+from model.raft import VARIANTS, RaftEstimator, crop_padding, padding_to_multiple
+from model.raft_checkpoints import convert_princeton_checkpoint, is_princeton_checkpoint
 from model.weights import load_state_dict
 from tests.shared import GOLDEN, shared_or_skip
 
@@ -159,3 +153,4 @@ def test_unusable_settings_and_weights_are_refused(variant: str, network: torch.
 def test_the_name_tells_the_number_of_updates(variant: str, network: torch.nn.Module) -> None:
     assert RaftEstimator(variant, network.state_dict()).name == variant
     assert RaftEstimator(variant, network.state_dict(), num_updates=20).name == f"{variant}-20"
+    assert RaftEstimator(variant, network.state_dict(), num_updates=20, bf16=True).name == f"{variant}-20-bf16"

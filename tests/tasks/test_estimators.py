@@ -46,7 +46,7 @@ def test_the_name_asked_for_is_the_name_recorded(name: str, tmp_path: Path) -> N
         estimator = build_estimator(name)
         assert estimator.weights_sha256 is None
     else:
-        variant = name.removesuffix("-20").replace("-", "_")
+        variant = name.removesuffix("-bf16").removesuffix("-20").replace("-", "_")
         weights = shared_or_skip(GOLDEN / f"{variant}_princeton_random.pth")
         estimator = build_estimator(name, str(weights), cache_dir=tmp_path)
         assert estimator.weights_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()
