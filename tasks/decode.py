@@ -106,11 +106,11 @@ def probe(item: FootageItem, limits: DecodeLimits | None = None) -> VideoInfo:
     limits = Settings().decode if limits is None else limits
     if item.kind == "video":
         job = {"do": "probe", "name": base_name(item.uri)}
-        with _seekable(open_footage(item.uri)) as file, DecodeSession(job, limits, file) as session:
+        with _seekable(open_footage(item.uri, item.within)) as file, DecodeSession(job, limits, file) as session:
             return _header(session)
     uris = _image_uris(item)
     with _image_session(item, limits) as session:
-        first = _ImageDecoder(session, limits).image(uris[0], None)
+        first = _ImageDecoder(session, limits, item.within).image(uris[0], None)
     return VideoInfo(
         width=first.size[1],
         height=first.size[0],
@@ -132,7 +132,7 @@ def _header(session: DecodeSession) -> VideoInfo:
 def _video_frames(item: FootageItem, options: DecodeOptions, limits: DecodeLimits) -> Iterator[Frame]:
     name = base_name(item.uri)
     job = {"do": "video", "name": name, "fps": options.fps, "max_side": options.max_side}
-    with _seekable(open_footage(item.uri)) as file, DecodeSession(job, limits, file) as session:
+    with _seekable(open_footage(item.uri, item.within)) as file, DecodeSession(job, limits, file) as session:
         index = 0
         while "end" not in (message := session.answer()):
             seconds = _seconds(session, message)
@@ -155,7 +155,7 @@ def _image_frames(item: FootageItem, options: DecodeOptions, limits: DecodeLimit
     chosen = timed if options.fps is None else list(resample(timed, options.fps))
     size: tuple[int, int] | None = None
     with _image_session(item, limits) as session:
-        decoder = _ImageDecoder(session, limits)
+        decoder = _ImageDecoder(session, limits, item.within)
         for index, (seconds, uri) in enumerate(chosen):
             decoded = decoder.image(uri, options.max_side)
             height, width = decoded.size
@@ -188,8 +188,8 @@ class _DecodedFile:
 class _ImageDecoder:
     """Image files of one clip, decoded in one process."""
 
-    def __init__(self, session: DecodeSession, limits: DecodeLimits) -> None:
-        self._session, self._limits = session, limits
+    def __init__(self, session: DecodeSession, limits: DecodeLimits, within: str | None) -> None:
+        self._session, self._limits, self._within = session, limits, within
 
     def image(self, uri: str, max_side: int | None) -> _DecodedFile:
         data, message, image, size = self._decode(uri, max_side, is_image=True)
@@ -221,7 +221,7 @@ class _ImageDecoder:
 
     def _read(self, uri: str) -> bytes:
         """The whole file, of which no more than the limit is ever held."""
-        with open_footage(uri) as stream:
+        with open_footage(uri, self._within) as stream:
             try:
                 data = stream.read(self._limits.max_image_bytes + 1)
             except OSError as error:
@@ -231,14 +231,14 @@ class _ImageDecoder:
 
 
 def _image_uris(item: FootageItem) -> tuple[str, ...]:
-    return list_images(item.uri) if item.kind == "frames" else (item.uri,)
+    return list_images(item.uri, item.within) if item.kind == "frames" else (item.uri,)
 
 
 def _annotation_uris(item: FootageItem) -> dict[str, str]:
     """Masks by the stem of the frame that they belong to."""
     if item.annotation_uri is None:
         return {}
-    by_stem = {_stem(uri): uri for uri in list_images(item.annotation_uri)}
+    by_stem = {_stem(uri): uri for uri in list_images(item.annotation_uri, item.within)}
     frames = {_stem(uri) for uri in _image_uris(item)}
     if not frames & by_stem.keys():
         example = base_name(next(iter(by_stem.values())))

@@ -36,7 +36,7 @@ from tasks.errors import FootageError
 from tasks.frame_images import decode_annotation, decode_image, resize_annotation, resize_image, scaled_size
 from tasks.video_decode import VideoReader
 
-_READ_AHEAD_BYTES = 1 << 20  # of the file: one question to the other side per mebibyte
+_READ_AHEAD_BYTES = 1 << 18  # of the file: one question to the other side per 256 KiB
 _ALIVE_SECONDS = 1.0
 """A sign of life this often while frames are decoded that nobody wants, far below any limit on silence."""
 

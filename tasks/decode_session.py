@@ -46,7 +46,7 @@ class DecodeSession:
         self._rooms: SharedBlock | None = None
         self._slot_bytes = 0
         if source is not None:
-            self._num_bytes = source.seek(0, os.SEEK_END)
+            self._num_bytes = self._length_of(source)
             limits.check_bytes(self._num_bytes, self._name)
         self._server, self._pid, self._channel = _start_child()
         self._window = SharedBlock.create(_WINDOW_BYTES)
@@ -109,6 +109,15 @@ class DecodeSession:
         """The refusal of footage whose decoder sends what makes no sense: it was taken over, or is broken."""
         return FootageError("crashed", f"the process that decoded {self._name} sent nonsense: {error}")
 
+    def _length_of(self, source: BinaryIO) -> int:
+        try:
+            return source.seek(0, os.SEEK_END)
+        except Exception as error:  # each file system raises kinds of its own: botocore's, aiohttp's
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> FootageError:
+        return FootageError("not_found", f"{self._name} could not be read to its end: {error}")
+
     def _receive(self) -> dict[str, Any]:
         patience = min(self._limits.stall_seconds - self._silent, self._limits.wall_seconds - self._waited)
         started = time.monotonic()
@@ -146,8 +155,8 @@ class DecodeSession:
         try:
             self._source.seek(offset)
             data = self._source.read(min(num_bytes, self._num_bytes - offset))
-        except Exception as error:  # each file system raises kinds of its own: botocore's, aiohttp's
-            raise FootageError("not_found", f"{self._name} could not be read to its end: {error}") from error
+        except Exception as error:  # as above
+            raise self._unreadable(error) from error
         self._window.memory[: len(data)] = data
         self._tell({"got": len(data)})
 

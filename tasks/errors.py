@@ -27,6 +27,7 @@ from model.errors import GwmError, InputError, WeightsError
 
 RejectionReason = Literal[
     "not_found",  # nothing at that URI
+    "forbidden",  # a link out of its folder, a pipe, a device, a name that is no text: it is not opened
     "not_video",  # no demuxer of the allowed ones recognises the bytes
     "no_video_stream",  # audio only, attachments, cover art
     "too_short",  # fewer than two frames after resampling: no motion to learn from
@@ -88,12 +89,17 @@ class FootageError(GwmError):
     """
 
     def __init__(self, reason: RejectionReason, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
         self.reason: RejectionReason = reason
-        self.detail = detail
+        self.detail = printable(detail)
+        super().__init__(f"{reason}: {self.detail}")
 
     def __reduce__(self) -> tuple[type[FootageError], tuple[RejectionReason, str]]:
         return FootageError, (self.reason, self.detail)
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes for what no terminal and no table should get: control characters, bytes of no encoding."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 __all__ = [
@@ -110,4 +116,5 @@ __all__ = [
     "StorageError",
     "TrainingError",
     "WeightsError",
+    "printable",
 ]

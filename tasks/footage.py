@@ -36,6 +36,7 @@ from tasks.footage_files import (
     list_folder,
     natural_key,
 )
+from tasks.settings import Settings
 from tasks.storage import fsspec_view, location
 
 FootageKind = Literal["video", "frames", "image"]
@@ -52,12 +53,14 @@ class FootageItem:
     uri: absolute path or URI of a video file, an image file, or a folder of frames.
     clip: name that is unique in its discovery and safe as a file name.
     annotation_uri: folder of masks named like the frames, if there is one.
+    within: folder that links of the clip may not lead out of; None lets them lead anywhere.
     """
 
     uri: str
     clip: str
     kind: FootageKind
     annotation_uri: str | None = None
+    within: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,21 +85,24 @@ class _Found:
     uri: str
     kind: FootageKind
     annotation_uri: str | None = None
+    within: str | None = None
 
 
-def discover(sources: Sequence[str]) -> Discovery:
+def discover(sources: Sequence[str], *, follow_links: bool | None = None) -> Discovery:
     """Find the clips that ``sources`` name; each clip once, however often it is named.
 
-    A source that leads nowhere becomes a rejection, and so does a folder inside one that can not be listed. Raises
-    InputError when no source gives a clip.
+    follow_links: whether links in a folder may lead out of the source; None asks the settings of this process. What a
+    source itself is a link to is the source. A source that leads nowhere becomes a rejection, and so does a folder
+    inside one that can not be listed, and what is no file. Raises InputError when no source gives a clip.
     """
+    follow_links = Settings().decode.follow_links if follow_links is None else follow_links
     if not sources:
         raise InputError("no sources given: expected videos, folders, globs or URIs")
     found: dict[str, _Found] = {}
     rejections: list[Rejection] = []
     for source in sources:
         try:
-            for part in _expand(str(source)):
+            for part in _expand(str(source), follow_links):
                 if isinstance(part, Rejection):
                     rejections.append(part)
                 else:
@@ -108,7 +114,13 @@ def discover(sources: Sequence[str]) -> Discovery:
         raise InputError(f"no footage found: {details}. Expected {_EXPECTED}")
     names = clip_names(list(found))
     items = tuple(
-        FootageItem(uri=clip.uri, clip=names[clip.uri], kind=clip.kind, annotation_uri=clip.annotation_uri)
+        FootageItem(
+            uri=clip.uri,
+            clip=names[clip.uri],
+            kind=clip.kind,
+            annotation_uri=clip.annotation_uri,
+            within=clip.within,
+        )
         for clip in found.values()
     )
     return Discovery(items=items, rejections=tuple(rejections))
@@ -133,7 +145,7 @@ _EXPECTED = (
 )
 
 
-def _expand(source: str) -> list[_Found | Rejection]:
+def _expand(source: str, follow_links: bool) -> list[_Found | Rejection]:
     try:
         uri = location(source).uri if "::" not in source else source
         filesystem, path = fsspec_view(uri)
@@ -142,9 +154,12 @@ def _expand(source: str) -> list[_Found | Rejection]:
             return [_from_web(uri)]
         uri = child_uri(uri, path)  # one spelling, so that a clip named twice is one clip
         if filesystem.exists(path):
-            return _from_folder(uri, source) if filesystem.isdir(path) else [_from_file(uri)]
+            if not filesystem.isdir(path):
+                return [_from_file(uri)]
+            return _from_folder(uri, source, None if follow_links else _dataset_root(uri))
         if any(wildcard in path for wildcard in "*?["):
-            return _from_glob(uri, [str(match) for match in filesystem.glob(path)])
+            matches = [str(match) for match in filesystem.glob(path)]
+            return _from_glob(uri, matches, None if follow_links else _dataset_root(_before_wildcards(uri)))
     except (OSError, StorageError) as error:
         raise FootageError("not_found", f"can not read {source}: {error}") from error
     raise FootageError("not_found", f"nothing at {uri}")
@@ -156,70 +171,86 @@ def _from_web(uri: str) -> _Found:
     return _from_file(uri)
 
 
-def _from_file(uri: str) -> _Found:
-    return _Found(uri=uri, kind="image" if extension(uri) in IMAGE_EXTENSIONS else "video")
+def _from_file(uri: str, within: str | None = None) -> _Found:
+    return _Found(uri=uri, kind="image" if extension(uri) in IMAGE_EXTENSIONS else "video", within=within)
 
 
-def _from_folder(uri: str, source: str) -> list[_Found | Rejection]:
-    found = list(_walk(uri, frozenset()))
+def _from_folder(uri: str, source: str, within: str | None) -> list[_Found | Rejection]:
+    found = list(_walk(uri, frozenset(), within))
     if not found:
         raise FootageError("not_found", f"the folder {source} holds no videos and no images")
     return found
 
 
-def _from_glob(uri: str, matches: list[str]) -> list[_Found | Rejection]:
+def _dataset_root(uri: str) -> str:
+    """The folder that links may not lead out of: annotations lie beside the frames that a source may name."""
+    return f"{uri}/".partition(f"/{DAVIS_FRAMES}/")[0].rstrip("/") or "/"
+
+
+def _before_wildcards(uri: str) -> str:
+    """The folder that a pattern starts from."""
+    parts = uri.split("/")
+    first = next(index for index, part in enumerate(parts) if any(wildcard in part for wildcard in "*?["))
+    return "/".join(parts[:first]) or "/"
+
+
+def _from_glob(uri: str, matches: list[str], within: str | None) -> list[_Found | Rejection]:
     filesystem, _ = fsspec_view(uri)
     found: list[_Found | Rejection] = []
     for path in sorted(matches, key=natural_key):
         match = child_uri(uri, path)
         if filesystem.isdir(path):
-            found += _walk_inside(match, frozenset())
+            found += _walk_inside(match, frozenset(), within)
         elif extension(match) in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS:
-            found.append(_from_file(match))
+            found.append(_from_file(match, within))
     if not found:
         raise FootageError("not_found", f"no footage matches {uri} ({len(matches)} other files do)")
     return found
 
 
-def _walk(uri: str, parents: frozenset[str]) -> Iterator[_Found | Rejection]:
+def _walk(uri: str, parents: frozenset[str], within: str | None) -> Iterator[_Found | Rejection]:
     real = os.path.realpath(uri)
     if real in parents:  # a symbolic link to one of its own parents
         return
-    listing = list_folder(uri)
+    listing = list_folder(uri, within)
     by_name = {base_name(folder): folder for folder in listing.folders}
     if DAVIS_FRAMES in by_name:
-        yield from _walk(_davis_frames(by_name[DAVIS_FRAMES]), parents | {real})
+        yield from _walk(_davis_frames(by_name[DAVIS_FRAMES], within), parents | {real}, within)
         return
+    is_clip = bool(listing.images) and not listing.videos
+    for entry in listing.refused:
+        if not (is_clip and extension(entry.uri) in IMAGE_EXTENSIONS):  # those refuse their clip, when it is hashed
+            yield Rejection(source=entry.uri, reason="forbidden", detail=entry.detail)
     if listing.videos:
-        yield from (_Found(uri=video, kind="video") for video in listing.videos)
+        yield from (_Found(uri=video, kind="video", within=within) for video in listing.videos)
     elif listing.images:
-        yield _Found(uri=uri, kind="frames", annotation_uri=_annotations_beside(uri))
+        yield _Found(uri=uri, kind="frames", annotation_uri=_annotations_beside(uri, within), within=within)
     for folder in listing.folders:
-        yield from _walk_inside(folder, parents | {real})
+        yield from _walk_inside(folder, parents | {real}, within)
 
 
-def _walk_inside(uri: str, parents: frozenset[str]) -> Iterator[_Found | Rejection]:
+def _walk_inside(uri: str, parents: frozenset[str], within: str | None) -> Iterator[_Found | Rejection]:
     """Walk one folder of several: when it can not be listed, as ``lost+found``, those beside it still count."""
     try:
-        yield from _walk(uri, parents)
+        yield from _walk(uri, parents, within)
     except FootageError as error:
         yield Rejection(source=uri, reason=error.reason, detail=error.detail)
 
 
-def _davis_frames(uri: str) -> str:
+def _davis_frames(uri: str, within: str | None) -> str:
     """The folder of sequences in ``JPEGImages``: one resolution, or itself where there are no resolutions."""
-    resolutions = [folder for folder in list_folder(uri).folders if list_folder(folder).folders]
+    resolutions = [folder for folder in list_folder(uri, within).folders if list_folder(folder, within).folders]
     preferred = [folder for folder in resolutions if base_name(folder) == DAVIS_RESOLUTION]
     return (preferred or resolutions or [uri])[0]
 
 
-def _annotations_beside(uri: str) -> str | None:
+def _annotations_beside(uri: str, within: str | None) -> str | None:
     head, frames, rest = uri.rpartition(f"/{DAVIS_FRAMES}/")
     if not frames:
         return None
     candidate = f"{head}/{DAVIS_ANNOTATIONS}/{rest}"
     filesystem, path = fsspec_view(candidate)
-    return candidate if filesystem.isdir(path) and list_folder(candidate).images else None
+    return candidate if filesystem.isdir(path) and list_folder(candidate, within).images else None
 
 
 def _stem(uri: str) -> str:

@@ -96,17 +96,17 @@ def video_id(item: FootageItem) -> str:
 
 def _content_hash(item: FootageItem) -> str:
     if item.kind != "frames":
-        with open_footage(item.uri) as stream:
+        with open_footage(item.uri, item.within) as stream:
             return hash_file(stream)
-    files = [(base_name(uri), uri) for uri in list_images(item.uri)]
+    files = [(base_name(uri), uri) for uri in list_images(item.uri, item.within)]
     if item.annotation_uri is not None:
-        files += [(f"annotation/{base_name(uri)}", uri) for uri in list_images(item.annotation_uri)]
-    return hash_frames(_opened(files))
+        files += [(f"annotation/{base_name(uri)}", uri) for uri in list_images(item.annotation_uri, item.within)]
+    return hash_frames(_opened(files, item.within))
 
 
-def _opened(files: Iterable[tuple[str, str]]) -> Iterable[tuple[str, BinaryIO]]:
+def _opened(files: Iterable[tuple[str, str]], within: str | None) -> Iterable[tuple[str, BinaryIO]]:
     for name, uri in files:
-        with open_footage(uri) as stream:
+        with open_footage(uri, within) as stream:
             yield name, stream
 
 

@@ -13,9 +13,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
-from tasks.errors import InputError
+from tasks.errors import FootageError, InputError
 from tasks.footage import MAX_CLIP_NAME_BYTES, clip_names, discover
-from tasks.footage_files import list_images, natural_key
+from tasks.footage_files import list_images, natural_key, open_footage
 from tests.shared import DAVIS, shared_or_skip
 
 
@@ -29,8 +29,9 @@ def touch(root: Path, *names: str) -> None:
             path.write_bytes(b"")
 
 
-def found(*sources: object) -> list[tuple[str, str]]:
-    return [(item.clip, item.kind) for item in discover([str(source) for source in sources]).items]
+def found(*sources: object, follow_links: bool = False) -> list[tuple[str, str]]:
+    discovery = discover([str(source) for source in sources], follow_links=follow_links)
+    return [(item.clip, item.kind) for item in discovery.items]
 
 
 def test_davis_by_root_by_resolution_and_by_sequence() -> None:
@@ -111,19 +112,58 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
         link = tmp_path / "davis" / name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(tmp_path / target)
-    (item,) = discover([str(tmp_path / "davis")]).items
+    (item,) = discover([str(tmp_path / "davis")], follow_links=True).items
     assert item.uri == str(tmp_path / "davis/JPEGImages/480p/dog")
     assert item.annotation_uri == str(tmp_path / "davis/Annotations/480p/dog")
     (tmp_path / "library").mkdir()
     (tmp_path / "library/linked").symlink_to(tmp_path / "disk/480p")
     (tmp_path / "library/take.mp4").symlink_to(tmp_path / "disk/take.mp4")
-    assert found(tmp_path / "library") == [("take", "video"), ("dog", "frames")]
+    assert found(tmp_path / "library", follow_links=True) == [("take", "video"), ("dog", "frames")]
 
 
-def test_a_pipe_that_would_block_is_no_video(tmp_path: Path) -> None:
+def test_links_that_lead_out_of_the_source_are_refused_unless_they_are_trusted(tmp_path: Path) -> None:
+    touch(tmp_path, "disk/take.mp4", "disk/dog/0.jpg", "library/own.mp4", "library/frames/0.jpg", "library/more/b.mp4")
+    library = tmp_path / "library"
+    (library / "inside.mp4").symlink_to(library / "own.mp4")
+    (library / "take.mp4").symlink_to(tmp_path / "disk/take.mp4")
+    (library / "dog").symlink_to(tmp_path / "disk/dog")
+    (library / "frames/1.jpg").symlink_to(tmp_path / "disk/dog/0.jpg")
+    for source in (library, library / "*"):
+        discovery = discover([str(source)])
+        assert {item.clip for item in discovery.items} == {"own", "inside", "frames", "b"} | (
+            set() if source == library else {"take"}  # a match of a pattern is looked at when it is opened
+        )
+        refused = {Path(rejection.source).name: rejection for rejection in discovery.rejections}
+        assert {rejection.reason for rejection in refused.values()} == {"forbidden"}
+        assert "GWM_DECODE_FOLLOW_LINKS" in refused["dog"].detail
+        (frames,) = (item for item in discovery.items if item.clip == "frames")
+        with pytest.raises(FootageError, match=r"forbidden: .*1\.jpg leads to"):
+            list_images(frames.uri, frames.within)
+    with pytest.raises(FootageError, match=r"forbidden: .*take\.mp4 leads to"):
+        open_footage(str(library / "take.mp4"), str(library))
+    assert found(library / "take.mp4") == [("take", "video")]  # what is named itself is wanted
+    assert len(found(library, follow_links=True)) == 6
+
+
+def test_what_is_no_file_or_has_no_text_for_a_name_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
     os.mkfifo(tmp_path / "b.mp4")
-    assert found(tmp_path) == [("a", "video")]
+    (tmp_path / "c.mp4").symlink_to("/dev/zero")
+    (tmp_path / os.fsdecode(b"\xff.mp4")).write_bytes(b"")
+    discovery = discover([str(tmp_path)], follow_links=True)
+    assert [item.clip for item in discovery.items] == ["a"]
+    details = [rejection.detail for rejection in discovery.rejections if rejection.reason == "forbidden"]
+    assert sorted(word for detail in details for word in ("pipe", "device", "UTF-8") if word in detail) == [
+        "UTF-8",
+        "device",
+        "pipe",
+    ]
+    with pytest.raises(FootageError, match=r"forbidden: .*named pipe"):
+        open_footage(str(tmp_path / "b.mp4"))  # and does not wait for a writer
+
+
+def test_details_hold_nothing_that_a_terminal_obeys() -> None:
+    assert FootageError("corrupt", "a\n\x1b[2Jb\udcff").detail == r"a\n\x1b[2Jb\udcff"
 
 
 def test_a_folder_that_can_not_be_listed_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
