@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation
@@ -14,11 +13,11 @@ from tasks.storage import location, prove_writable
 
 def require_writable(json_file: str | None, report: str | None) -> None:
     """Try the places that scores and page will go to, before minutes of scoring; raises StorageError or ConfigError."""
-    if json_file is not None and Path(json_file).is_dir():
+    if json_file is not None and location(json_file).is_folder():
         raise ConfigError(f"scores can not be written to {json_file}, a folder: name a file, such as scores.json")
-    for folder in (Path(json_file).parent if json_file else None, Path(report) if report else None):
+    for folder in (location(json_file).parent if json_file else None, location(report) if report else None):
         if folder is not None:
-            prove_writable(location(folder))
+            prove_writable(folder)
 
 
 def scored_at_once(settings: Settings, count: int) -> int | None:
@@ -31,6 +30,6 @@ def scored_at_once(settings: Settings, count: int) -> int | None:
 
 def write_scores(evaluation: Evaluation | ImageEvaluation, json_file: str | None, report: str | None) -> str | None:
     """Write the scores and the page that were asked for; return the page's file."""
-    page = Path(report) / "index.html" if report else None
-    evaluation.write(json_file=Path(json_file) if json_file else None, html_file=page)
-    return str(page) if page else None
+    page = location(report) / "index.html" if report else None
+    evaluation.write(json_file=location(json_file) if json_file else None, html_file=page)
+    return page.uri if page else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -17,6 +16,7 @@ from tasks.model_package import load_model
 from tasks.optical_flow import build_estimator
 from tasks.registry import find_version
 from tasks.segment import SegmentOptions, SegmentProgress, SegmentResult, segment
+from tasks.storage import location
 
 
 @flow(name="segment-footage")
@@ -28,7 +28,7 @@ def segment_footage(
     weights: str | None = None,
     crf: str | None = None,
 ) -> dict[str, Any]:
-    """Segment videos, folders of frames, globs and images into the folder ``out``.
+    """Segment videos, folders of frames, globs and images into the folder ``out``, a path or a URI.
 
     estimator: optical flow for the choice of the foreground; None chooses by the image border alone.
     crf: refines masks by a dense CRF: gwm or rcf.
@@ -67,14 +67,14 @@ def segment_clips(
         result = segment(
             inputs,
             load_model(folder, device=device),
-            Path(out),
+            out,
             estimator=build_estimator(estimator, weights, device=device) if estimator else None,
             options=SegmentOptions(crf=crf, model_reference=reference),
             device=device,
             adaptation=adaptation,
             on_progress=lambda now: progress(*_position(now)),
         )
-    return {"clips": _rows(result, out), "page": str(result.page), "num_rejected": len(result.rejections)}
+    return {"clips": _rows(result, out), "page": result.page, "num_rejected": len(result.rejections)}
 
 
 @task
@@ -96,7 +96,7 @@ def _rows(result: SegmentResult, out: str) -> list[dict[str, Any]]:
             "clip": clip.name,
             "frames": clip.num_frames,
             "status": clip.adaptation.sentence if clip.adaptation else "done",
-            "result": str(Path(out) / clip.name),
+            "result": (location(out) / clip.name).uri,
         }
         for clip in result.clips
     ]

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from model.dense_crf import crf_preset
 from model.metrics import PROTOCOLS
@@ -30,7 +29,7 @@ from tasks.report import render_report
 from tasks.scores import LABEL_FREE, EvaluatedModel, EvaluationReport, SequenceScores
 from tasks.segment_clip import ClipOptions, ClipSegmenter
 from tasks.settings import Settings
-from tasks.storage import location
+from tasks.storage import Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +83,11 @@ class Evaluation:
     pictures: dict[str, tuple[PictureRow, ...]]
     adaptations: dict[str, AdaptationRecord] = field(default_factory=dict)
 
-    def write(self, *, json_file: Path | None = None, html_file: Path | None = None) -> None:
+    def write(self, *, json_file: Location | None = None, html_file: Location | None = None) -> None:
         """Write the report as JSON, as a page, or both."""
         for file, text in ((json_file, self.report.to_json), (html_file, self.to_html)):
             if file is not None:
-                location(file).write_bytes(text().encode())
+                file.write_bytes(text().encode())
 
     def to_html(self) -> str:
         """Return the report as one self-contained page."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,7 @@ from tasks.image_report import render_image_report
 from tasks.image_scores import ImageReport, ImageRow
 from tasks.model_package import load_model, read_description
 from tasks.settings import Settings
-from tasks.storage import location
+from tasks.storage import Location, location
 
 _BEST_PICTURED = 3
 """Images that the page shows at most for what goes right, after the worst."""
@@ -75,11 +74,11 @@ class ImageEvaluation:
     report: ImageReport
     pictures: dict[str, dict[str, bytes]]
 
-    def write(self, *, json_file: Path | None = None, html_file: Path | None = None) -> None:
+    def write(self, *, json_file: Location | None = None, html_file: Location | None = None) -> None:
         """Write the report as JSON, as a page, or both."""
         for file, text in ((json_file, self.report.to_json), (html_file, self.to_html)):
             if file is not None:
-                location(file).write_bytes(text().encode())
+                file.write_bytes(text().encode())
 
     def to_html(self) -> str:
         """Return the report as one self-contained page."""

@@ -15,7 +15,7 @@ from tasks.model_package import read_description
 from tasks.pool import PoolResult, Worker, run_pool
 from tasks.scores import EvaluatedModel
 from tasks.settings import Settings
-from tasks.storage import location
+from tasks.storage import Location, location
 from tasks.tracking import MetricPoint, find_run
 
 
@@ -31,7 +31,7 @@ class Scorable(Protocol):
 class Loggable(Protocol):
     """What can be logged of an evaluation."""
 
-    def write(self, *, json_file: Path | None = None, html_file: Path | None = None) -> None:
+    def write(self, *, json_file: Location | None = None, html_file: Location | None = None) -> None:
         """Write the report as JSON, as a page, or both."""
         ...
 
@@ -103,6 +103,7 @@ def log_scores(
     step, now = model.step or 0, time.time_ns() // 1_000_000
     run.send([MetricPoint(key=key, value=value, step=step, timestamp_ms=now) for key, value in metrics.items()])
     with tempfile.TemporaryDirectory(prefix="gwm_evaluation_") as folder:
-        evaluation.write(json_file=Path(folder) / "scores.json", html_file=Path(folder) / "report.html")
+        place = location(folder)
+        evaluation.write(json_file=place / "scores.json", html_file=place / "report.html")
         run.log_folder(Path(folder), f"evaluation/{benchmark}")
     return run.run_id

@@ -14,9 +14,9 @@ TEMPORARY_SUFFIX = ".partial"
 """Files being written are hidden (leading dot) and end in this; ``Location.list`` leaves them out."""
 
 
-def write_whole(target: Path, data: bytes) -> None:
-    """Write a file, synced, or nothing; replaces what is there."""
-    with _complete(target, lambda stream: stream.write(data)) as temporary:
+def write_whole(target: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Have ``write`` fill a file, synced, or leave nothing; replaces what is there."""
+    with _complete(target, write) as temporary:
         temporary.replace(target)
 
 

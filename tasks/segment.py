@@ -10,17 +10,14 @@
     out/<clip>/provenance.json   model, training, footage and its hash, as every mask bears them too
 
 A single image gives ``overlay.png`` in place of the video. Frames are decoded twice, by a thread that runs a few frames
-ahead of the network and of the encoder, so memory does not grow with length. A clip's folder appears complete, by a
-rename, and replaces an earlier result of the same clip; what is in the way and is no result of ours is left alone.
+ahead of the network and of the encoder, so memory does not grow with length. A clip's folder appears complete and
+replaces an earlier result of the same clip (``tasks/result_folder.py``).
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,15 +28,15 @@ from tasks.adapt import AdaptationOptions, AdaptationRecord, build_adapter
 from tasks.clip_page import ClipSummary, render_clip, render_overview
 from tasks.clip_writer import FRAMES_AHEAD, MASK_FOLDER, write_clip
 from tasks.decode import DecodeOptions, iterate_frames, probe
-from tasks.errors import FootageError, StorageError
+from tasks.errors import FootageError
 from tasks.footage import FootageItem, Rejection, discover
 from tasks.mask_provenance import PROVENANCE_FILE, MaskProvenance, provenance_of
 from tasks.model_package import LoadedModel
 from tasks.prefetch import prefetched
 from tasks.refine import MaskRefiner, build_refiner
+from tasks.result_folder import PAGE_FILE, RESULT_FILE, ResultFolder
 from tasks.segment_clip import ClipOptions, ClipSegmenter
-
-RESULT_FILE = "result.json"
+from tasks.storage import location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +71,13 @@ class SegmentResult:
 
     clips: tuple[ClipSummary, ...]
     rejections: tuple[Rejection, ...]
-    page: Path
+    page: str
 
 
 def segment(
     inputs: Sequence[str],
     model: LoadedModel,
-    out: Path,
+    out: str | Path,
     *,
     estimator: OpticalFlowEstimator | None,
     options: SegmentOptions | None = None,
@@ -100,7 +97,8 @@ def segment(
     segmenter = ClipSegmenter(model.method, estimator, options.clip, device=device)
     refiner = build_refiner(options.crf, device=device)
     adapter = build_adapter(model, estimator, adaptation, device=device) if adaptation else None
-    _make_folder(out)
+    results = ResultFolder(location(out))
+    results.prepare()
     clips: list[ClipSummary] = []
     rejections = list(found.rejections)
     for number, item in enumerate(found.items):
@@ -117,14 +115,13 @@ def segment(
                 adapted_steps=record.num_steps if record and record.skipped is None else None,
                 crf=options.crf,
             )
-            clips.append(_segment_item(item, model, used, refiner, out, options.decode, report, record, origin))
+            clips.append(_segment_item(item, model, used, refiner, results, options.decode, report, record, origin))
         except FootageError as error:
             rejections.append(Rejection(source=item.uri, reason=error.reason, detail=error.detail))
     if not clips:
         details = "; ".join(f"{refused.source}: {refused.reason}, {refused.detail}" for refused in rejections)
         raise FootageError(rejections[0].reason, f"none of {len(rejections)} inputs could be used: {details}")
-    page = out / "index.html"
-    _write_text(page, render_overview(clips, rejections, model))
+    page = results.write_page(render_overview(clips, rejections, model))
     return SegmentResult(clips=tuple(clips), rejections=tuple(rejections), page=page)
 
 
@@ -136,41 +133,34 @@ def _segment_item(
     model: LoadedModel,
     segmenter: ClipSegmenter,
     refiner: MaskRefiner | None,
-    out: Path,
+    out: ResultFolder,
     decode: DecodeOptions,
     report: _Report,
     adaptation: AdaptationRecord | None,
     origin: MaskProvenance,
 ) -> ClipSummary:
-    target = out / item.clip
-    _refuse_foreign(target)
-    for stale in _leftovers(out, item.clip):
-        shutil.rmtree(stale)
+    out.require_free(item.clip)
     started = time.monotonic()
     expected = probe(item).num_frames
     images = (frame.image for frame in iterate_frames(item, decode))
-    folder = out / f".{item.clip}.{uuid.uuid4().hex}.partial"
     with prefetched(images, FRAMES_AHEAD) as ahead:
         looked_at = segmenter.segment_clip(ahead, on_frame=lambda done: report("looking", done, expected))
-    with looked_at as segments:
-        try:
-            _make_folder(folder / MASK_FOLDER)
-            total = segments.num_frames
-            summary = write_clip(
-                item,
-                segments,
-                folder,
-                decode,
-                refiner=refiner,
-                provenance=origin,
-                on_frame=lambda done: report("writing", done, total),
-            )
-            summary = replace(summary, seconds=time.monotonic() - started, adaptation=adaptation)
-            _describe(folder, summary, model)
-            _write_text(folder / PROVENANCE_FILE, origin.to_json())
-            _publish(folder, target)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with looked_at as segments, out.scratch(item.clip) as folder:
+        (folder / MASK_FOLDER).mkdir()
+        total = segments.num_frames
+        summary = write_clip(
+            item,
+            segments,
+            folder,
+            decode,
+            refiner=refiner,
+            provenance=origin,
+            on_frame=lambda done: report("writing", done, total),
+        )
+        summary = replace(summary, seconds=time.monotonic() - started, adaptation=adaptation)
+        _describe(folder, summary, model)
+        (folder / PROVENANCE_FILE).write_text(origin.to_json(), encoding="utf-8")
+        out.publish(folder, item.clip)
     return summary
 
 
@@ -192,51 +182,8 @@ def _describe(folder: Path, summary: ClipSummary, model: LoadedModel) -> None:
         "adaptation": asdict(summary.adaptation) if summary.adaptation else None,
         "seconds": round(summary.seconds, 2),
     }
-    _write_text(folder / "index.html", render_clip(summary, model))
-    _write_text(folder / RESULT_FILE, json.dumps(record, indent=1))
-
-
-def _publish(folder: Path, target: Path) -> None:
-    """Move a complete folder to its place; an earlier result is moved away first and deleted last."""
-    old = folder.with_suffix(".old")
-    try:
-        if target.exists():
-            target.rename(old)
-        folder.rename(target)
-    except OSError as error:
-        raise StorageError(f"can not put the result at {target}: {error}") from error
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _refuse_foreign(target: Path) -> None:
-    """Stop before overwriting something that this command did not make."""
-    if not target.exists() or (target / RESULT_FILE).is_file():
-        return
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    raise StorageError(
-        f"{target} is in the way: it holds no {RESULT_FILE}, so it is no earlier result; choose another folder "
-        "for the results, or move it"
-    )
-
-
-def _leftovers(out: Path, clip: str) -> list[Path]:
-    """Folders that a killed run left of this clip."""
-    pattern = re.compile(re.escape(f".{clip}.") + r"[0-9a-f]{32}\.(partial|old)")
-    return [path for path in out.iterdir() if pattern.fullmatch(path.name)]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"can not make the folder {folder}: {error}; choose one you may write to") from error
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    (folder / PAGE_FILE).write_text(render_clip(summary, model), encoding="utf-8")
+    (folder / RESULT_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def _reporter(on_progress: Callable[[SegmentProgress], None] | None, clip: str, number: int, num_clips: int) -> _Report:

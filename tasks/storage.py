@@ -24,11 +24,11 @@ import pyarrow.fs as pafs
 
 from tasks import s3
 from tasks.errors import StorageError
+from tasks.handles import filesystem_and_path, fsspec_view, scheme_of, storage_options
 from tasks.local_files import TEMPORARY_SUFFIX, copy_from, link_new, write_whole
 
 _MAX_CONFLICTS = 20
 _PART_BYTES = 16 << 20  # of an upload; two at a time are in memory
-_LOCAL = pafs.LocalFileSystem()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +40,17 @@ class Location:
     @property
     def is_local(self) -> bool:
         """Whether this is a path of the local machine."""
-        return _scheme(self.uri) == "file"
+        return scheme_of(self.uri) == "file"
 
     @property
     def filesystem(self) -> pafs.FileSystem:
         """The pyarrow file system that ``path`` belongs to."""
-        return _filesystem_and_path(self.uri)[0]
+        return filesystem_and_path(self.uri)[0]
 
     @property
     def path(self) -> str:
         """The place inside ``filesystem``, such as ``bucket/key`` for S3."""
-        return _filesystem_and_path(self.uri)[1]
+        return filesystem_and_path(self.uri)[1]
 
     @property
     def local_path(self) -> Path:
@@ -63,6 +63,14 @@ class Location:
     def name(self) -> str:
         """Last part of the URI."""
         return PurePosixPath(urlsplit(self.uri).path if "://" in self.uri else self.uri).name
+
+    @property
+    def parent(self) -> Location:
+        """The folder that this place lies in. Raises StorageError for a bucket or the root, which lie in none."""
+        head, separator, name = self.uri.rpartition("/")
+        if not separator or not name or head.endswith(":/"):
+            raise StorageError(f"{self.uri} lies in no folder; expected a longer path")
+        return Location(uri=head or "/")
 
     def __truediv__(self, relative: str) -> Location:
         """Join ``relative``, which may have several parts but can not lead out of this place."""
@@ -104,7 +112,7 @@ class Location:
         """Write the whole file or nothing: a rename locally (synced), one put on object stores."""
         with _explained("write", self.uri):
             if self.is_local:
-                write_whole(Path(self.path), data)
+                write_whole(self.local_path, lambda stream: stream.write(data))
                 return
             with self.filesystem.open_output_stream(self.path, compression=None) as stream:
                 stream.write(data)
@@ -120,6 +128,16 @@ class Location:
         filesystem, path = self.fsspec()
         return self._unless_taken(lambda: filesystem.pipe_file(path, data, mode="create"))
 
+    def upload(self, file: Path) -> None:
+        """Put a file of this machine here, in place of what is here; it appears whole or not at all."""
+        if self.is_local:
+            with _explained("write", self.uri):
+                write_whole(self.local_path, lambda stream: copy_from(file, stream))
+            return
+        filesystem, path = self.fsspec()
+        with _explained("write", self.uri):
+            filesystem.put_file(str(file), path, **self._pieces())
+
     def upload_new(self, file: Path) -> bool:
         """Put a file of this machine here unless there is one, and say so; it appears whole or not at all.
 
@@ -129,8 +147,7 @@ class Location:
             with _explained("write", self.uri):
                 return link_new(self.local_path, lambda stream: copy_from(file, stream))
         filesystem, path = self.fsspec()
-        pieces = {"chunksize": _PART_BYTES, "max_concurrency": 2} if _scheme(self.uri) == "s3" else {}
-        return self._unless_taken(lambda: filesystem.put_file(str(file), path, mode="create", **pieces))
+        return self._unless_taken(lambda: filesystem.put_file(str(file), path, mode="create", **self._pieces()))
 
     def list(self, *, recursive: bool = False) -> tuple[Location, ...]:
         """The files in this folder, sorted by URI; empty when there is no such folder."""
@@ -142,7 +159,7 @@ class Location:
 
     def makedirs(self) -> None:
         """Make this folder and its parents; nothing to do on S3, which has no folders."""
-        if _scheme(self.uri) == "s3":
+        if scheme_of(self.uri) == "s3":
             return
         with _explained("make the folder", self.uri):
             self.filesystem.create_dir(self.path, recursive=True)
@@ -158,6 +175,9 @@ class Location:
     def fsspec(self) -> tuple[fsspec.AbstractFileSystem, str]:
         """The same place for fsspec: its file system and the path in it."""
         return fsspec_view(self.uri)
+
+    def _pieces(self) -> dict[str, int]:
+        return {"chunksize": _PART_BYTES, "max_concurrency": 2} if scheme_of(self.uri) == "s3" else {}
 
     def _unless_taken(self, write: Callable[[], object]) -> bool:
         """Call ``write``; False when it says that there is a file already."""
@@ -200,7 +220,7 @@ def location(uri: str | Path) -> Location:
     text = str(uri)
     if not text.strip():
         raise StorageError("the place is empty: expected a path or a URI such as s3://bucket/folder")
-    if _scheme(text) == "file":
+    if scheme_of(text) == "file":
         path = url2pathname(urlsplit(text).path) if text.startswith("file:") else text
         try:
             expanded = Path(path).expanduser()
@@ -208,10 +228,10 @@ def location(uri: str | Path) -> Location:
             raise StorageError(f"{text}: no such user's home; expected a path, or ./{text} for a folder") from error
         return Location(uri=str(Path(os.path.abspath(expanded))))  # noqa: PTH100 - keeps symbolic links
     if urlsplit(text).password is not None:
-        raise StorageError(f"a {_scheme(text)}:// URI holds a password: put credentials into the environment instead")
+        raise StorageError(f"a {scheme_of(text)}:// URI holds a password: put credentials into the environment instead")
     place = Location(uri=text.rstrip("/"))
-    if _scheme(text) != "s3":  # which is asked when it is used
-        _filesystem_and_path(place.uri)  # an unknown scheme is told here, not at first use
+    if scheme_of(text) != "s3":  # which is asked when it is used
+        filesystem_and_path(place.uri)  # an unknown scheme is told here, not at first use
     return place
 
 
@@ -238,47 +258,6 @@ def prove_writable(place: Location) -> None:
         raise StorageError(f"{place.uri} is not writable: could not {step}: {error}; {hint}") from error
 
 
-def storage_options(uri: str | Path) -> dict[str, str]:
-    """Options that deltalake needs to reach ``uri``; empty for local paths, never credentials."""
-    return s3.delta_options(_bucket(str(uri))) if _scheme(str(uri)) == "s3" else {}
-
-
-def fsspec_view(uri: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The fsspec file system of ``uri`` and the path in it.
-
-    Raises StorageError when the scheme is unknown or its driver is not installed.
-    """
-    text = str(uri)
-    arguments = s3.fsspec_arguments(_bucket(text)) if _scheme(text) == "s3" else {}
-    try:
-        filesystem, path = fsspec.url_to_fs(text, **arguments)
-    except (ValueError, ImportError) as error:
-        known = "a path, file://, s3://, gs://, https:// or another scheme of fsspec"
-        raise StorageError(f"{text}: no driver for this place ({error}); expected {known}") from error
-    return filesystem, str(path)
-
-
-def _scheme(uri: str) -> str:
-    head, separator, _ = uri.partition("://")
-    if uri.startswith("file:"):
-        return "file"
-    return head.lower() if separator and "/" not in head else "file"
-
-
-def _bucket(uri: str) -> str:
-    return uri.partition("://")[2].partition("/")[0]
-
-
-def _filesystem_and_path(uri: str) -> tuple[pafs.FileSystem, str]:
-    scheme = _scheme(uri)
-    if scheme == "file":
-        return _LOCAL, uri
-    if scheme == "s3":
-        return s3.arrow_filesystem(_bucket(uri)), uri.partition("://")[2]
-    filesystem, path = fsspec_view(uri)
-    return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
-
-
 def _is_temporary(path: str) -> bool:
     name = path.rsplit("/", 1)[-1]
     return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
@@ -291,3 +270,6 @@ def _explained(action: str, uri: str) -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise StorageError(f"can not {action} {uri}: {first_line}") from error
+
+
+__all__ = ["Location", "fsspec_view", "location", "prove_writable", "storage_options"]

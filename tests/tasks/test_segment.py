@@ -87,7 +87,7 @@ def test_video_becomes_overlay_masks_and_pages(tmp_path):
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
         assert (stream.width, stream.height, stream.frames) == (WIDTH, HEIGHT, 9)
         assert float(stream.average_rate) == pytest.approx(30)
-    assert result.page == tmp_path / "out/index.html"
+    assert result.page == str(tmp_path / "out/index.html")
     clip = result.clips[0]
     assert (clip.name, clip.num_frames, clip.rule, clip.foreground) == ("fox", 9, "motion", (1,))
     assert clip.num_empty_frames == 0
@@ -171,7 +171,7 @@ def test_bad_input_is_reported_and_the_rest_goes_on(tmp_path):
         ("bad.mp4", "not_video"),
         ("missing.mp4", "not_found"),
     ]
-    page = result.page.read_text()
+    page = Path(result.page).read_text()
     assert "not_video" in page
     assert "missing.mp4" in page
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good", "index.html"]
@@ -247,12 +247,12 @@ def test_frames_in_which_nothing_is_found_are_told(tmp_path):
     result = run([write_video(tmp_path / "fox.mp4", 8)], tmp_path / "out", method=LosesIt())
     assert result.clips[0].num_empty_frames == 2
     assert not read_mask(tmp_path / "out/fox/masks/00007.png").any()
-    assert "empty in 2 of 8 frames" in result.page.read_text()
+    assert "empty in 2 of 8 frames" in Path(result.page).read_text()
 
 
 def test_pages_need_nothing_but_what_lies_beside_them(tmp_path):
     result = run([write_video(tmp_path / "fox.mp4", 4)], tmp_path / "out")
-    overview, page = result.page.read_text(), (tmp_path / "out/fox/index.html").read_text()
+    overview, page = Path(result.page).read_text(), (tmp_path / "out/fox/index.html").read_text()
     assert 'href="fox/index.html"' in overview
     for links in (Links(overview), Links(page)):
         assert "script" not in links.tags
