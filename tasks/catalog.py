@@ -95,6 +95,13 @@ def published_frames(uri: str, video_ids: Sequence[str], recipe: Recipe) -> dict
     return dict(frames)
 
 
+def is_present(uri: str, video_id: str) -> bool:
+    """Whether the newest version that this process has seen holds the video, under any recipe."""
+    ledger = ledger_of(uri)
+    with ledger.lock:
+        return bool(ledger.shards_of([video_id]))
+
+
 def _videos(table: DeltaTable, place: str) -> tuple[StoredVideo, ...]:
     return videos_of_actions(pa.table(table.get_add_actions(flatten=True)).to_pylist(), place)
 
@@ -119,6 +126,7 @@ __all__ = [
     "StoredVideo",
     "WrittenShard",
     "dataset_exists",
+    "is_present",
     "list_versions",
     "newest_version",
     "open_dataset",

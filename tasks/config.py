@@ -43,6 +43,13 @@ class DataConfig(_Frozen):
     held_out_percent: int = Field(
         default=0, ge=0, lt=100, description="Share of the videos, chosen by content, that is never trained on."
     )
+    min_frames: int = Field(default=0, ge=0, description="Shorter clips are not trained on.")
+    min_motion: float = Field(
+        default=0.0,
+        ge=0,
+        description="Clips with less mean motion, in frame diagonals per frame, are not trained on; 1e-4 leaves out "
+        "stills. Not by default: a small object before a camera that stands still moves little too.",
+    )
     cache_mb: int = Field(default=1024, ge=0, description="Prepared samples kept in memory by each worker, in MB.")
 
     @model_validator(mode="after")

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.catalog import publish, published_frames
+from tasks.catalog import is_present, publish, published_frames
+from tasks.clips import JudgedClip, clip_history, describe
 from tasks.cluster import ray_session, resources
 from tasks.dead_letters import Refusal, forget_rejected, read_rejected, record_rejected
 from tasks.errors import FootageError, GwmError, InputError
@@ -23,6 +24,7 @@ DEFAULT_PUBLISH_SECONDS = 300.0
 """Work of a batch that a kill can cost; a batch of long videos is published in several transactions."""
 
 Status = Literal["ingested", "skipped", "rejected"]
+NearDuplicates = Literal["report", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class VideoOutcome:
     num_frames: int = 0
     num_bytes: int = 0
     seconds: float = 0.0
+    num_clips: int = 0
+    num_near_duplicates: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +79,16 @@ def ingest_batch(
     *,
     weights: str | None = None,
     publish_seconds: float = DEFAULT_PUBLISH_SECONDS,
+    near_duplicates: NearDuplicates = "report",
     on_progress: ProgressCallback = silent,
 ) -> BatchResult:
     """Decode ``videos`` in Ray actors and publish them, in one transaction unless it takes ``publish_seconds``.
 
     Footage at fault becomes a dead letter. Raises what would meet every video: StorageError, WeightsError,
-    ServiceError. May be repeated with the same videos: those that an earlier attempt published are left alone.
+    ServiceError. near_duplicates: whether clips that look like others are only told of, or left out.
+    May be repeated with the same videos: those that an earlier attempt published are left alone.
     """
-    batch = _Batch(dataset_uri, recipe, len(videos), publish_seconds, on_progress)
+    batch = _Batch(dataset_uri, recipe, len(videos), publish_seconds, on_progress, near_duplicates)
     todo = batch.leave_out_published(videos)
     if todo:
         remove_abandoned(dataset_uri)
@@ -110,11 +116,14 @@ class _Batch:
         num_total: int,
         publish_seconds: float,
         on_progress: ProgressCallback,
+        near_duplicates: NearDuplicates = "report",
     ) -> None:
         self._dataset_uri, self._recipe = dataset_uri, recipe
+        self._history, self._skips_duplicates = clip_history(dataset_uri), near_duplicates == "skip"
         self._num_total, self._publish_seconds = num_total, publish_seconds
         self._on_progress = on_progress
         self._shards: list[WrittenShard] = []
+        self._clips: list[JudgedClip] = []
         self._replaced: list[StoredVideo] = []
         self._refusals: list[Refusal] = []
         self._published_at = time.monotonic()
@@ -124,6 +133,7 @@ class _Batch:
     def leave_out_published(self, videos: Sequence[PlannedVideo]) -> list[PlannedVideo]:
         """The videos that are still to do; the others were published since the plan was made."""
         wanted = [video.wanted.video_id for video in videos]
+        self._history.refresh()
         present = published_frames(self._dataset_uri, wanted, self._recipe)
         todo = []
         for video in videos:
@@ -146,24 +156,45 @@ class _Batch:
 
     def publish(self) -> None:
         """Make visible what was written since the last time, and write down what was refused."""
+        self._history.record(self._clips)  # first: whoever sees frames can see what their clips are like
         if self._shards:
             self.version = publish(self._dataset_uri, self._shards, replaced=self._replaced)
             ingested = {shard.source for shard in self._shards}
             refused_before = {letter.source for letter in read_rejected(self._dataset_uri)}
             forget_rejected(self._dataset_uri, sorted(ingested & refused_before))
         record_rejected(self._dataset_uri, self._refusals)
-        self._shards, self._replaced, self._refusals = [], [], []
+        self._shards, self._clips, self._replaced, self._refusals = [], [], [], []
         self._published_at = time.monotonic()
 
     def _take_work(self, video: PlannedVideo, work: WorkDone) -> None:
         if work.refusal is not None:
             self._refuse(video, work.refusal, work.seconds)
             return
-        self._shards += work.shards
+        clips = self._judge(video, work)
+        kept = {clip.facts.shot for clip in clips if clip.kept}
+        if not kept:
+            cause = FootageError("near_duplicate", describe(clips))
+            self._refuse(video, refusal_of(video, self._recipe, cause), work.seconds)
+            return
+        shards = [shard for shard in work.shards if shard.shot in kept]
+        self._shards += shards
         self._replaced += video.replaces
-        num_frames = sum(shard.num_rows for shard in work.shards)
-        num_bytes = sum(shard.num_bytes for shard in work.shards)
-        self._end(video, "ingested", video.reason, video.explanation, num_frames, num_bytes, work.seconds)
+        num_frames = sum(shard.num_rows for shard in shards)
+        num_bytes = sum(shard.num_bytes for shard in shards)
+        self._end(video, "ingested", video.reason, _told(video, clips), num_frames, num_bytes, work.seconds, clips)
+
+    def _judge(self, video: PlannedVideo, work: WorkDone) -> list[JudgedClip]:
+        """Compare the clips with all that the dataset ever saw, and with those of this batch."""
+        replaced = {stored.video_id for stored in video.replaces}
+        waiting = {shard.video_id for shard in self._shards}
+
+        def is_there(video_id: str) -> bool:
+            there = video_id in waiting or is_present(self._dataset_uri, video_id)
+            return there and video_id not in replaced
+
+        clips = [self._history.judge(facts, is_there, skip=self._skips_duplicates) for facts in work.clips]
+        self._clips += clips
+        return clips
 
     def _refuse(self, video: PlannedVideo, refusal: Refusal, seconds: float) -> None:
         self._refusals.append(refusal)
@@ -189,6 +220,7 @@ class _Batch:
         num_frames: int = 0,
         num_bytes: int = 0,
         seconds: float = 0.0,
+        clips: Sequence[JudgedClip] = (),
     ) -> None:
         outcome = VideoOutcome(
             source=video.source,
@@ -200,6 +232,14 @@ class _Batch:
             num_frames=num_frames,
             num_bytes=num_bytes,
             seconds=seconds,
+            num_clips=len(clips),
+            num_near_duplicates=sum(clip.like is not None for clip in clips),
         )
         self.outcomes.append(outcome)
         self._on_progress(IngestProgress(num_done=len(self.outcomes), num_total=self._num_total, outcome=outcome))
+
+
+def _told(video: PlannedVideo, clips: Sequence[JudgedClip]) -> str:
+    """Why the video was ingested, and what is notable about its clips."""
+    separator = "; " if ":" in video.explanation else ": "
+    return separator.join(filter(None, (video.explanation, describe(clips))))

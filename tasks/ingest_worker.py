@@ -19,6 +19,7 @@ from torch import Tensor
 
 from model.errors import WeightsError
 from model.optical_flow import OpticalFlowEstimator, clip_flows
+from tasks.clip_facts import ClipFacts, ClipObserver
 from tasks.dead_letters import Refusal
 from tasks.decode import DecodeOptions, Frame, iterate_frames
 from tasks.decode_limits import DecodeLimits
@@ -53,11 +54,12 @@ class IngestJob:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkDone:
-    """How one video ended: its shards, or a refusal and no shards."""
+    """How one video ended: its shards and what its clips are like, or a refusal and none of either."""
 
     shards: tuple[WrittenShard, ...]
     refusal: Refusal | None
     seconds: float
+    clips: tuple[ClipFacts, ...] = ()
 
 
 class IngestWorker:
@@ -73,24 +75,28 @@ class IngestWorker:
         """Write the shards of one video. Footage at fault becomes a refusal; other errors are raised."""
         started = time.monotonic()
         shards: tuple[WrittenShard, ...] = ()
+        clips: tuple[ClipFacts, ...] = ()
         refusal = None
         try:
-            shards = self._write_clips(video)
+            shards, clips = self._write_clips(video)
         except FootageError as error:
             refusal = refusal_of(video, self._job.recipe, error)
-        return WorkDone(shards=shards, refusal=refusal, seconds=time.monotonic() - started)
+        return WorkDone(shards=shards, clips=clips, refusal=refusal, seconds=time.monotonic() - started)
 
-    def _write_clips(self, video: PlannedVideo) -> tuple[WrittenShard, ...]:
+    def _write_clips(self, video: PlannedVideo) -> tuple[tuple[WrittenShard, ...], tuple[ClipFacts, ...]]:
         """Write every shot as a clip of its own, however short it is; together they must be long enough."""
         shards: list[WrittenShard] = []
+        clips: list[ClipFacts] = []
+        num_frames = 0
         for shot, frames in enumerate(self._shots(video)):
-            label = label_of(video, self._job.recipe, shot)
-            rows = frame_rows(self._estimator, frames, self._job.recipe)
-            shards += write_video(self._job.dataset_uri, label, rows, min_frames=0)
-        num_frames = sum(shard.num_rows for shard in shards)
+            observer = ClipObserver(label_of(video, self._job.recipe, shot), first_frame=num_frames)
+            rows = observer.watch(frame_rows(self._estimator, frames, self._job.recipe))
+            shards += write_video(self._job.dataset_uri, observer.label, rows, min_frames=0)
+            clips.append(observer.facts())
+            num_frames += clips[-1].num_frames
         if num_frames < MIN_FRAMES:
             raise FootageError("too_short", f"{num_frames} frames; expected at least {MIN_FRAMES}")
-        return tuple(shards)
+        return tuple(shards), tuple(clips)
 
     def _shots(self, video: PlannedVideo) -> Iterable[Iterator[Frame]]:
         recipe, item = self._job.recipe, video.wanted.item

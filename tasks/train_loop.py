@@ -26,6 +26,7 @@ from model.methods import build_method
 from model.methods.base import Method
 from tasks.catalog import open_dataset
 from tasks.checkpoint import Checkpoint, latest_checkpoint, read_checkpoint, restore_checkpoint, save_checkpoint
+from tasks.clip_filter import training_clips
 from tasks.code_version import code_version
 from tasks.compilation import compile_networks, running_eagerly
 from tasks.config import ExperimentConfig
@@ -115,7 +116,9 @@ def run_training(job: TrainingJob, place: WorkerPlace, on_progress: ProgressCall
         return
     snapshots = [open_dataset(pin.uri, pin.version) for pin in job.datasets]
     held_out = job.experiment.data.held_out_percent
-    reader = FrameReader(*(training_part(snapshot, held_out) for snapshot in snapshots))
+    reader = FrameReader(
+        *(training_clips(training_part(snapshot, held_out), job.experiment.data) for snapshot in snapshots)
+    )
     loader = TrainingLoader(
         reader,
         cast(Method, module).prepare,
