@@ -35,6 +35,7 @@ from tasks.footage_files import (
     is_web,
     list_folder,
     natural_key,
+    storable,
 )
 from tasks.settings import Settings
 from tasks.storage import fsspec_view, location
@@ -108,7 +109,7 @@ def discover(sources: Sequence[str], *, follow_links: bool | None = None) -> Dis
                 else:
                     found.setdefault(part.uri, part)
         except FootageError as error:
-            rejections.append(Rejection(source=str(source), reason=error.reason, detail=error.detail))
+            rejections.append(Rejection(source=storable(str(source)), reason=error.reason, detail=error.detail))
     if not found:
         details = "; ".join(rejection.detail for rejection in rejections)
         raise InputError(f"no footage found: {details}. Expected {_EXPECTED}")
@@ -146,6 +147,8 @@ _EXPECTED = (
 
 
 def _expand(source: str, follow_links: bool) -> list[_Found | Rejection]:
+    if source != storable(source):
+        raise FootageError("forbidden", f"the name {source} is no text in UTF-8; rename it")
     try:
         uri = location(source).uri if "::" not in source else source
         filesystem, path = fsspec_view(uri)
@@ -250,7 +253,10 @@ def _annotations_beside(uri: str, within: str | None) -> str | None:
         return None
     candidate = f"{head}/{DAVIS_ANNOTATIONS}/{rest}"
     filesystem, path = fsspec_view(candidate)
-    return candidate if filesystem.isdir(path) and list_folder(candidate, within).images else None
+    if not filesystem.isdir(path):
+        return None
+    listing = list_folder(candidate, within)
+    return candidate if listing.images or listing.refused else None  # what is refused is told when it is read
 
 
 def _stem(uri: str) -> str:

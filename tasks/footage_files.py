@@ -109,7 +109,7 @@ def list_folder(uri: str, within: str | None = None) -> FolderListing:
         if not is_folder and kind not in VIDEO_EXTENSIONS | IMAGE_EXTENSIONS:
             continue
         if why := _why_refused(child, entry, within, is_local=is_local):
-            refused.append(RefusedEntry(uri=printable(child), detail=why))
+            refused.append(RefusedEntry(uri=storable(child), detail=printable(why)))
         elif is_folder:
             folders.append(child)
         else:
@@ -154,6 +154,11 @@ def open_footage(uri: str, within: str | None = None) -> BinaryIO:
     return stream
 
 
+def storable(uri: str) -> str:
+    """``uri`` with escapes for bytes of its name that are no UTF-8, which no table and no URI can hold."""
+    return uri.encode("utf-8", "backslashreplace").decode()
+
+
 def _open_local(path: str, within: str | None) -> BinaryIO:
     # Not blocking, since opening a pipe waits for its writer; of a file that changes nothing.
     stream = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115
@@ -168,9 +173,7 @@ def _open_local(path: str, within: str | None) -> BinaryIO:
 
 def _why_refused(uri: str, entry: Mapping[str, Any], within: str | None, *, is_local: bool) -> str | None:
     """Why an entry of a folder, itself inside ``within``, is not opened; None when it may be."""
-    try:
-        uri.encode()
-    except UnicodeEncodeError:
+    if uri != storable(uri):
         return f"the name {uri} is no text in UTF-8; rename it"
     is_plain = entry["type"] in ("file", "directory") and not entry.get("islink")
     if is_plain or not is_local:

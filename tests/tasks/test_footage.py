@@ -158,6 +158,8 @@ def test_what_is_no_file_or_has_no_text_for_a_name_is_refused(tmp_path: Path) ->
         "device",
         "pipe",
     ]
+    (rejection,) = discover([str(tmp_path / "a.mp4"), os.fsdecode(b"/\xff.mp4")]).rejections
+    assert (rejection.source, rejection.reason) == (r"/\udcff.mp4", "forbidden")
     with pytest.raises(FootageError, match=r"forbidden: .*named pipe"):
         open_footage(str(tmp_path / "b.mp4"))  # and does not wait for a writer
 
