@@ -171,12 +171,12 @@ class _Batch:
             self._refuse(video, work.refusal, work.seconds)
             return
         clips = self._judge(video, work)
-        kept = {clip.facts.shot for clip in clips if clip.kept}
-        if not kept:
+        left_out = {clip.facts.shot for clip in clips if not clip.kept}
+        shards = [shard for shard in work.shards if shard.shot not in left_out]
+        if not shards:
             cause = FootageError("near_duplicate", describe(clips))
             self._refuse(video, refusal_of(video, self._recipe, cause), work.seconds)
             return
-        shards = [shard for shard in work.shards if shard.shot in kept]
         self._shards += shards
         self._replaced += video.replaces
         num_frames = sum(shard.num_rows for shard in shards)
