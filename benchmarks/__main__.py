@@ -10,7 +10,7 @@ import torch
 
 import benchmarks
 
-_HELPERS = {"__main__", "timing"}
+_HELPERS = {"__main__", "footage", "timing"}
 
 
 def main() -> int:

@@ -51,19 +51,21 @@ _MAX_PIXELS = 1 << 28
 
 Int16Flow = npt.NDArray[np.int16]
 Planes = npt.NDArray[np.uint8]
+Flow = npt.NDArray[np.float32]
 
 
-def encode_flow(flow: npt.NDArray[np.float32]) -> bytes:
+def encode_flow(flow: Flow) -> bytes:
     """Encode optical flow float32 [2, H, W] in pixels.
 
-    Components beyond MAX_FLOW_PX are clamped. Raises InputError for another shape or type, and for NaN.
+    Components beyond MAX_FLOW_PX are clamped. Raises InputError for another shape or type, and for NaN or infinity: an
+    estimator that gives those has failed, and no number would stand for them.
     """
     _require_flow(flow)
+    largest = max(float(flow.max()), -float(flow.min())) * STEPS_PER_PIXEL
+    if not math.isfinite(largest):
+        raise InputError("encode_flow(flow): contains NaN or infinity; expected displacements in pixels")
     with np.errstate(over="ignore"):  # beyond float32 is beyond MAX_FLOW_PX too, and clamped below
         steps = flow * np.float32(STEPS_PER_PIXEL)  # exact otherwise: a power of two
-    largest = max(float(steps.max()), -float(steps.min()))
-    if math.isnan(largest):
-        raise InputError("encode_flow(flow): contains NaN; expected displacements in pixels")
     np.rint(steps, out=steps)
     num_clamped = 0
     if largest > _LARGEST_STEP:
@@ -76,7 +78,7 @@ def encode_flow(flow: npt.NDArray[np.float32]) -> bytes:
     return header + bytes(payload)
 
 
-def decode_flow(data: bytes | memoryview) -> npt.NDArray[np.float32]:
+def decode_flow(data: bytes | memoryview) -> Flow:
     """Decode what ``encode_flow`` wrote to float32 [2, H, W] in pixels.
 
     Raises DatasetError when the bytes are damaged or of another version.
@@ -91,8 +93,7 @@ def decode_flow(data: bytes | memoryview) -> npt.NDArray[np.float32]:
         raise DatasetError(
             f"stored optical flow holds {plain.size} bytes, expected {num_bytes}; ingest the video again"
         )
-    quantised = join_planes(np.frombuffer(plain, np.uint8).reshape(2, 2, height, width))
-    return quantised * np.float32(1 / steps_per_pixel)
+    return flow_of_planes(np.frombuffer(plain, np.uint8).reshape(2, 2, height, width), steps_per_pixel)
 
 
 def num_clamped_components(data: bytes | memoryview) -> int:
@@ -100,7 +101,7 @@ def num_clamped_components(data: bytes | memoryview) -> int:
     return _read_header(data)[3]
 
 
-def _require_flow(flow: npt.NDArray[np.float32]) -> None:
+def _require_flow(flow: Flow) -> None:
     shape = flow.shape
     if flow.dtype != np.float32 or len(shape) != 3 or shape[0] != 2 or 0 in shape:
         raise InputError(f"encode_flow(flow={flow.dtype} {shape}): expected float32 [2, H, W] in pixels")
@@ -154,16 +155,25 @@ def _split_kernel(quantised: Int16Flow, planes: Planes) -> None:
                 planes[1, channel, row, column] = (zigzag >> 8) & 255
 
 
-def _join_kernel(planes: Planes, quantised: Int16Flow) -> None:
-    for channel in range(quantised.shape[0]):
-        for row in range(quantised.shape[1]):
+def _join_kernel(planes: Planes, pixels_per_step: np.float32, flow: Flow) -> None:
+    """Three loops a row, since only the middle one must go column by column: twice as fast as one loop."""
+    num_columns = planes.shape[3]
+    above = np.empty(num_columns, np.int16)
+    slopes = np.empty(num_columns, np.int16)
+    for channel in range(planes.shape[1]):
+        above[:] = 0
+        for row in range(planes.shape[2]):
+            low, high, pixels = planes[0, channel, row], planes[1, channel, row], flow[channel, row]
+            for column in range(num_columns):
+                zigzag = np.uint16(low[column]) | (np.uint16(high[column]) << np.uint16(8))
+                slopes[column] = np.int16((zigzag >> np.uint16(1)) ^ np.uint16(-np.int16(zigzag & np.uint16(1))))
             slope = np.int32(0)
-            for column in range(quantised.shape[2]):
-                low, high = planes[0, channel, row, column], planes[1, channel, row, column]
-                zigzag = np.int32(low) | (np.int32(high) << 8)
-                slope += (zigzag >> 1) ^ -(zigzag & 1)
-                above = np.int32(quantised[channel, row - 1, column]) if row > 0 else np.int32(0)
-                quantised[channel, row, column] = np.int16(above + slope)
+            for column in range(num_columns):
+                slope += np.int32(slopes[column])
+                slopes[column] = np.int16(slope)
+            for column in range(num_columns):
+                above[column] = np.int16(above[column] + slopes[column])
+                pixels[column] = np.float32(above[column]) * pixels_per_step
 
 
 def _compile(kernel: Callable[..., None]) -> Callable[..., None] | None:
@@ -190,10 +200,11 @@ def split_planes(quantised: Int16Flow) -> Planes:
     return planes
 
 
-def join_planes(planes: Planes) -> Int16Flow:
-    """Steps 2 to 4 backward, compiled where numba is installed."""
+def flow_of_planes(planes: Planes, steps_per_pixel: int) -> Flow:
+    """Steps 1 to 4 backward, in one pass where numba is installed: byte planes to float32 [2, H, W] in pixels."""
+    pixels_per_step = np.float32(1 / steps_per_pixel)
     if _join_compiled is None:
-        return join_planes_numpy(planes)
-    quantised = np.empty(planes.shape[1:], np.int16)
-    _join_compiled(np.ascontiguousarray(planes), quantised)
-    return quantised
+        return join_planes_numpy(planes) * pixels_per_step
+    flow = np.empty(planes.shape[1:], np.float32)
+    _join_compiled(planes, pixels_per_step, flow)
+    return flow

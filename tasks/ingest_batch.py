@@ -12,6 +12,7 @@ from tasks.clips import JudgedClip, clip_history, describe
 from tasks.cluster import ray_session, resources
 from tasks.dead_letters import Refusal, forget_rejected, read_rejected, record_rejected
 from tasks.errors import FootageError, GwmError, InputError
+from tasks.flow_codec import MAX_FLOW_PX
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
 from tasks.ingest_worker import IngestJob, IngestWorker, WorkDone, refusal_of
@@ -106,6 +107,13 @@ def ingest_batch(
     return BatchResult(version=batch.version, outcomes=tuple(batch.outcomes))
 
 
+def clamped_note(num_clamped: int) -> str:
+    """What the report says of optical flow that was too long to be stored; nothing where none was."""
+    if not num_clamped:
+        return ""
+    return f"; {num_clamped} components of its optical flow were cut to {MAX_FLOW_PX:.0f} px"
+
+
 class _Batch:
     """Collects results of actors and publishes them."""
 
@@ -181,7 +189,8 @@ class _Batch:
         self._replaced += video.replaces
         num_frames = sum(shard.num_rows for shard in shards)
         num_bytes = sum(shard.num_bytes for shard in shards)
-        self._end(video, "ingested", video.reason, _told(video, clips), num_frames, num_bytes, work.seconds, clips)
+        explanation = _told(video, clips) + clamped_note(work.num_clamped)
+        self._end(video, "ingested", video.reason, explanation, num_frames, num_bytes, work.seconds, clips)
 
     def _judge(self, video: PlannedVideo, work: WorkDone) -> list[JudgedClip]:
         """Compare the clips with all that the dataset ever saw, and with those of this batch."""

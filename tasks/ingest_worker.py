@@ -24,7 +24,7 @@ from tasks.dead_letters import Refusal
 from tasks.decode import DecodeOptions, Frame, iterate_frames
 from tasks.decode_limits import DecodeLimits
 from tasks.errors import FootageError, InputError
-from tasks.flow_codec import encode_flow
+from tasks.flow_codec import encode_flow, num_clamped_components
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
 from tasks.optical_flow import build_estimator
@@ -54,12 +54,16 @@ class IngestJob:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkDone:
-    """How one video ended: its shards and what its clips are like, or a refusal and none of either."""
+    """How one video ended: its shards and what its clips are like, or a refusal and none of either.
+
+    num_clamped: components of its optical flow that were too long to be stored.
+    """
 
     shards: tuple[WrittenShard, ...]
     refusal: Refusal | None
     seconds: float
     clips: tuple[ClipFacts, ...] = ()
+    num_clamped: int = 0
 
 
 class IngestWorker:
@@ -70,6 +74,7 @@ class IngestWorker:
         cv2.setNumThreads(job.num_threads)
         self._job = job
         self._estimator = _estimator_of(job)
+        self._num_clamped = 0
 
     def run(self, video: PlannedVideo) -> WorkDone:
         """Write the shards of one video. Footage at fault becomes a refusal; other errors are raised."""
@@ -77,11 +82,13 @@ class IngestWorker:
         shards: tuple[WrittenShard, ...] = ()
         clips: tuple[ClipFacts, ...] = ()
         refusal = None
+        self._num_clamped = 0
         try:
             shards, clips = self._write_clips(video)
         except FootageError as error:
             refusal = refusal_of(video, self._job.recipe, error)
-        return WorkDone(shards=shards, clips=clips, refusal=refusal, seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return WorkDone(shards=shards, clips=clips, refusal=refusal, seconds=seconds, num_clamped=self._num_clamped)
 
     def _write_clips(self, video: PlannedVideo) -> tuple[tuple[WrittenShard, ...], tuple[ClipFacts, ...]]:
         """Write every shot as a clip of its own, however short it is; together they must be long enough."""
@@ -91,12 +98,17 @@ class IngestWorker:
         for shot, frames in enumerate(self._shots(video)):
             observer = ClipObserver(label_of(video, self._job.recipe, shot), first_frame=num_frames)
             rows = observer.watch(frame_rows(self._estimator, frames, self._job.recipe))
-            shards += write_video(self._job.dataset_uri, observer.label, rows, min_frames=0)
+            shards += write_video(self._job.dataset_uri, observer.label, self._clamped_counted(rows), min_frames=0)
             clips.append(observer.facts())
             num_frames += clips[-1].num_frames
         if num_frames < MIN_FRAMES:
             raise FootageError("too_short", f"{num_frames} frames; expected at least {MIN_FRAMES}")
         return tuple(shards), tuple(clips)
+
+    def _clamped_counted(self, rows: Iterator[FrameRow]) -> Iterator[FrameRow]:
+        for row in rows:
+            self._num_clamped += sum(num_clamped_components(flow) for flow in row.flows.values() if flow is not None)
+            yield row
 
     def _shots(self, video: PlannedVideo) -> Iterable[Iterator[Frame]]:
         recipe, item = self._job.recipe, video.wanted.item

@@ -52,7 +52,7 @@ def test_any_flow_comes_back_within_half_a_step(flow: Flow) -> None:
     _check_round_trip(flow)
 
 
-@given(hnp.arrays(np.float32, SIZES, elements=st.floats(allow_nan=False, allow_infinity=True, width=32)))
+@given(hnp.arrays(np.float32, SIZES, elements=st.floats(allow_nan=False, allow_infinity=False, width=32)))
 @example(np.full((2, 1, 1), 5.3e36, np.float32))  # times 64 it is beyond float32
 @settings(max_examples=60, deadline=None)
 def test_extreme_flow_is_clamped_and_counted(flow: Flow) -> None:
@@ -66,7 +66,7 @@ def test_kinds_and_odd_sizes(size: tuple[int, int], kind: str) -> None:
     flow = {
         "random": generator.normal(0, 20, (2, *size)).astype(np.float32),
         "smooth": _smooth(*size),
-        "extreme": generator.choice(np.float32([-1e30, -512, -511.99, 511.99, 512, np.inf, 0]), (2, *size)),
+        "extreme": generator.choice(np.float32([-1e30, -512, -511.99, 511.99, 512, 3e38, 0]), (2, *size)),
         "zero": np.zeros((2, *size), np.float32),
     }[kind]
     _check_round_trip(flow)
@@ -79,7 +79,7 @@ def test_compiled_and_numpy_agree_byte_for_byte_and_are_exact(quantised: NDArray
     assert flow_codec._split_compiled is not None
     assert np.array_equal(flow_codec.split_planes(quantised), planes)
     assert np.array_equal(join_planes_numpy(planes), quantised)
-    assert np.array_equal(flow_codec.join_planes(planes), quantised)
+    assert np.array_equal(flow_codec.flow_of_planes(planes, 64), quantised.astype(np.float32) / 64)
 
 
 def test_bytes_are_the_same_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +121,11 @@ def test_other_shapes_and_types_are_refused(flow: Flow) -> None:
         encode_flow(flow)
 
 
-def test_nan_is_refused() -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_a_displacement_is_refused(value: float) -> None:
     flow = np.zeros((2, 3, 3), np.float32)
-    flow[1, 2, 0] = np.nan
-    with pytest.raises(InputError, match="NaN"):
+    flow[1, 2, 0] = value
+    with pytest.raises(InputError, match="contains NaN or infinity"):
         encode_flow(flow)
 
 
