@@ -6,7 +6,6 @@ that ends in a reason is a row of the dead-letter table.
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 from collections.abc import Callable
@@ -14,12 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from PIL import Image
 
 from tasks.errors import RejectionReason
 from tests.hostile import bytes_of
+from tests.hostile.files import (
+    NUM_FRAMES,
+    append,
+    bomb_in_video,
+    changing_size,
+    davis_root,
+    different_frames,
+    encode,
+    frame_folder,
+    image_bytes,
+    new_folder,
+    noise,
+    save,
+    with_attachment,
+)
 from tests.video_files import (
     cut_off,
     damage,
@@ -29,7 +42,6 @@ from tests.video_files import (
     write_video,
 )
 
-NUM_FRAMES = 4
 MAX_FRAMES = 200
 """What the corpus is ingested with, so that a clip with too many frames is quickly made."""
 
@@ -53,32 +65,11 @@ def make_corpus(root: Path, canary: Path, port: int) -> list[Case]:
     return [case for maker in makers for case in maker(root, canary, port)]
 
 
-def _different_frames(number: int, num_frames: int = NUM_FRAMES) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-    """Frames unlike those of any other case, since equal bytes are ingested once."""
-    frames = numbered_frames(num_frames)
-    for frame in frames:
-        for bit in range(8):  # blocks that no codec rounds away
-            frame[-8:, 8 * bit : 8 * bit + 8] = 255 * (number >> bit & 1)
-    return frames
-
-
-def _save(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
-
-
-def _folder(root: Path, name: str) -> Path:
-    path = root / name
-    path.mkdir(parents=True)
-    return path
-
-
 def _not_videos(root: Path, canary: Path, port: int) -> list[Case]:
-    folder = _folder(root, "no_videos")
+    folder = new_folder(root, "no_videos")
     gif, mpegts = folder / "gif.mp4", folder / "stream.mp4"
     Image.fromarray(numbered_frames(1)[0]).save(gif, "GIF")
-    valid = write_video(root / "valid.mp4", _different_frames(1)).read_bytes()
+    valid = write_video(root / "valid.mp4", different_frames(1)).read_bytes()
     (root / "valid.mp4").unlink()
     files = {
         **bytes_of.playlists(str(canary), port),
@@ -90,95 +81,95 @@ def _not_videos(root: Path, canary: Path, port: int) -> list[Case]:
         "shifted.mp4": b"\n" + valid,
     }
     mpegts.write_bytes(b"\x47" + bytes(187))
-    paths = [gif, mpegts, *(_save(folder / name, data) for name, data in files.items())]
+    paths = [gif, mpegts, *(save(folder / name, data) for name, data in files.items())]
     return [Case(source=path, ends="not_video") for path in paths]
 
 
 def _broken_videos(root: Path, canary: Path, port: int) -> list[Case]:
-    folder = _folder(root, "broken")
-    whole = write_video(root / "whole.mp4", _noise(12), codec_options={"g": "4"})
-    matroska = write_video(root / "whole.mkv", _noise(12))
-    avi = write_video(root / "whole.avi", _noise(12))
+    folder = new_folder(root, "broken")
+    whole = write_video(root / "whole.mp4", noise(12), codec_options={"g": "4"})
+    matroska = write_video(root / "whole.mkv", noise(12))
+    avi = write_video(root / "whole.avi", noise(12))
     mp4 = whole.read_bytes()
     files = {
         "only_a_header.mp4": bytes_of.box(b"ftyp", b"isom\0\0\0\0isom"),
-        "header_and_noise.mp4": bytes_of.box(b"ftyp", b"isom\0\0\0\0isom") + _noise(1)[0].tobytes(),
+        "header_and_noise.mp4": bytes_of.box(b"ftyp", b"isom\0\0\0\0isom") + noise(1)[0].tobytes(),
         "no_index.mp4": bytes_of.without_index(mp4),
         "endless_box.mp4": bytes_of.endless_box(),
         "swollen_table.mp4": bytes_of.swollen_table(mp4),
         "matroska_head.mkv": matroska.read_bytes()[:64],
         "no_chunks.avi": b"RIFF\xff\xff\xff\xffAVI LIST" + bytes(64),
     }
-    paths = [_save(folder / name, data) for name, data in files.items()]
+    paths = [save(folder / name, data) for name, data in files.items()]
     paths += [cut_off(source, folder / f"cut_off{source.suffix}") for source in (whole, matroska, avi)]
     paths.append(damage(whole, folder / "corrupt_middle.mp4", num_bytes=len(mp4) // 4))
     sound = write_audio(folder / "sound.mp4")
     cover = write_audio_with_cover(folder / "cover.mp4")
-    nested = _save(folder / "nested_boxes.mp4", bytes_of.nested_boxes(5000))
-    unknown = _save(folder / "unknown_codec.mp4", mp4.replace(b"avc1", b"zzzz"))
+    nested = save(folder / "nested_boxes.mp4", bytes_of.nested_boxes(5000))
+    unknown = save(folder / "unknown_codec.mp4", mp4.replace(b"avc1", b"zzzz"))
     for path in (whole, matroska, avi):
         path.unlink()
     return [
         *(Case(source=path, ends="corrupt") for path in paths),
         *(Case(source=path, ends="no_video_stream") for path in (sound, cover, nested, unknown)),
-        Case(source=write_video(folder / "one_frame.mp4", _different_frames(2, 1)), ends="too_short"),
-        Case(source=_changing_size(folder / "size_changes.mkv"), ends="mixed_sizes"),
+        Case(source=write_video(folder / "one_frame.mp4", different_frames(2, 1)), ends="too_short"),
+        Case(source=changing_size(folder / "size_changes.mkv"), ends="mixed_sizes"),
     ]
 
 
 def _strange_videos(root: Path, canary: Path, port: int) -> list[Case]:
-    folder = _folder(root, "strange")
-    mp4 = write_video(root / "plain.mp4", _different_frames(3)).read_bytes()
+    folder = new_folder(root, "strange")
+    mp4 = write_video(root / "plain.mp4", different_frames(3)).read_bytes()
     (root / "plain.mp4").unlink()
     uneven = [0, 33, 400, 433]
-    mkv = _encode(root / "times.mkv", _different_frames(4), "mjpeg", "yuvj420p", times_ms=uneven).read_bytes()
+    mkv = encode(root / "times.mkv", different_frames(4), "mjpeg", "yuvj420p", times_ms=uneven).read_bytes()
     (root / "times.mkv").unlink()
     fragmented = {"movflags": "frag_keyframe+empty_moov"}
-    odd = [frame[:47, :63] for frame in _different_frames(5)]
+    odd = [frame[:47, :63] for frame in different_frames(5)]
     paths = [
-        write_video(folder / "rotated.mp4", _different_frames(6), rotation_degrees=90),
+        write_video(folder / "rotated.mp4", different_frames(6), rotation_degrees=90),
         write_video(folder / "odd_size.mp4", odd),
-        write_video(folder / "uneven.mp4", _different_frames(7), times_ms=uneven),
-        write_video(folder / "a_million_a_second.mp4", _different_frames(8), frame_rate=1_000_000),
-        write_video(folder / "with_sound.mp4", _different_frames(9), audio_seconds=1.0),
-        write_video(folder / "fragmented.mp4", _different_frames(10), container_options=fragmented),
-        write_video(folder / "no_index.mkv", _different_frames(11), container_options={"live": "1"}),
-        _encode(folder / "ten_bit.mp4", _different_frames(12), "libx264", "yuv420p10le"),
-        _encode(folder / "interlaced.mp4", _different_frames(13), "libx264", "yuv420p", {"x264-params": "tff=1"}),
-        _encode(folder / "alpha.mov", _different_frames(14), "qtrle", "argb"),
-        _encode(folder / "alpha_png.mov", _different_frames(15), "png", "rgba"),
-        _encode(folder / "grey.mkv", _different_frames(16), "ffv1", "gray16le"),
-        _encode(folder / "raw.avi", _different_frames(17), "rawvideo", "bgr24"),
-        _save(folder / "times_go_back.mkv", bytes_of.swapped_times(mkv, 33, 400)),
-        _save(folder / "pictures_elsewhere.mp4", bytes_of.outside_reference(mp4, str(canary))),
-        _with_attachment(folder / "attachment.mkv"),
-        _save(folder / "trailing_noise.mp4", mp4 + b"\0\0\0\0" + bytes(range(256))),
-        _save(folder / "mp4_named.avi", mp4 + bytes_of.box(b"free", b"1")),
+        write_video(folder / "uneven.mp4", different_frames(7), times_ms=uneven),
+        write_video(folder / "a_million_a_second.mp4", different_frames(8), frame_rate=1_000_000),
+        write_video(folder / "with_sound.mp4", different_frames(9), audio_seconds=1.0),
+        write_video(folder / "fragmented.mp4", different_frames(10), container_options=fragmented),
+        write_video(folder / "no_index.mkv", different_frames(11), container_options={"live": "1"}),
+        encode(folder / "ten_bit.mp4", different_frames(12), "libx264", "yuv420p10le"),
+        encode(folder / "interlaced.mp4", different_frames(13), "libx264", "yuv420p", {"x264-params": "tff=1"}),
+        encode(folder / "alpha.mov", different_frames(14), "qtrle", "argb"),
+        encode(folder / "alpha_png.mov", different_frames(15), "png", "rgba"),
+        encode(folder / "grey.mkv", different_frames(16), "ffv1", "gray16le"),
+        encode(folder / "raw.avi", different_frames(17), "rawvideo", "bgr24"),
+        save(folder / "times_go_back.mkv", bytes_of.swapped_times(mkv, 33, 400)),
+        save(folder / "pictures_elsewhere.mp4", bytes_of.outside_reference(mp4, str(canary))),
+        with_attachment(folder / "attachment.mkv"),
+        save(folder / "trailing_noise.mp4", mp4 + b"\0\0\0\0" + bytes(range(256))),
+        save(folder / "mp4_named.avi", mp4 + bytes_of.box(b"free", b"1")),
     ]
-    grows = write_video(folder / "grows.mp4", _different_frames(18))
-    vanishes = write_video(folder / "vanishes.mp4", _different_frames(19))
+    grows = write_video(folder / "grows.mp4", different_frames(18))
+    vanishes = write_video(folder / "vanishes.mp4", different_frames(19))
     return [
         *(Case(source=path, ends=NUM_FRAMES) for path in paths),
-        Case(source=grows, ends=NUM_FRAMES, before_decoding=lambda: _append(grows, bytes_of.box(b"free", bytes(999)))),
+        Case(source=grows, ends=NUM_FRAMES, before_decoding=lambda: append(grows, bytes_of.box(b"free", bytes(999)))),
         Case(source=vanishes, ends="not_found", before_decoding=vanishes.unlink),
     ]
 
 
 def _too_much(root: Path, canary: Path, port: int) -> list[Case]:
-    folder = _folder(root, "too_much")
+    folder = new_folder(root, "too_much")
     tiny = numbered_frames(1) * (MAX_FRAMES + 20)
-    mp4 = write_video(root / "plain.mp4", _different_frames(20)).read_bytes()
-    raw = bytearray(_encode(root / "raw.avi", _different_frames(21), "rawvideo", "bgr24").read_bytes())
+    mp4 = write_video(root / "plain.mp4", different_frames(20)).read_bytes()
+    raw = bytearray(encode(root / "raw.avi", different_frames(21), "rawvideo", "bgr24").read_bytes())
     header = raw.index(b"strf") + 8  # BITMAPINFOHEADER: size, width, height
     raw[header + 4 : header + 12] = (12_000).to_bytes(4, "little") * 2
     (root / "plain.mp4").unlink()
     (root / "raw.avi").unlink()
     paths = [
         write_video(folder / "many_frames.mp4", tiny, codec_options={"preset": "ultrafast"}),
-        write_video(folder / "ten_years.mkv", _different_frames(22), times_ms=[0, 33, 67, 315_360_000_000]),
-        _save(folder / "huge_frames.avi", bytes(raw)),
-        _bomb_in_video(folder / "bomb.mov", 12_000),
-        _save(folder / "many_tracks.mp4", bytes_of.many_tracks(mp4, 1500)),  # a decoder for each: more than LIMITS
+        write_video(folder / "ten_years.mkv", different_frames(22), times_ms=[0, 33, 67, 315_360_000_000]),
+        save(folder / "huge_frames.avi", bytes(raw)),
+        bomb_in_video(folder / "bomb.mov", 12_000),
+        save(folder / "many_tracks.mp4", bytes_of.many_tracks(mp4, 1500)),  # a decoder for each: more than LIMITS
     ]
     return [Case(source=path, ends="too_large") for path in paths]
 
@@ -188,23 +179,23 @@ def _images(root: Path, canary: Path, port: int) -> list[Case]:
     broken = {
         **bytes_of.image_tricks(str(canary), port),
         "text_bomb.png": bytes_of.text_bomb(8 << 20),
-        "lying_header.png": bytes_of.lying_header(_image_bytes("PNG"), 4000, 3000),
-        "gif.png": _image_bytes("GIF"),
-        "cut_off.jpg": _image_bytes("JPEG")[:400],
-        "cut_off.png": _image_bytes("PNG")[:-30],
+        "lying_header.png": bytes_of.lying_header(image_bytes("PNG"), 4000, 3000),
+        "gif.png": image_bytes("GIF"),
+        "cut_off.jpg": image_bytes("JPEG")[:400],
+        "cut_off.png": image_bytes("PNG")[:-30],
         "empty.jpg": b"",
     }
     for number, (name, data) in enumerate(broken.items()):
-        folder = _frames(root / f"frames_{name.replace('.', '_')}", 30 + number)
-        _save(folder / f"9_{name}", data)
+        folder = frame_folder(root / f"frames_{name.replace('.', '_')}", 30 + number)
+        save(folder / f"9_{name}", data)
         cases.append(Case(source=folder, ends="corrupt"))
-    bomb = _frames(root / "frames_bomb", 60)
-    _save(bomb / "9.png", bytes_of.picture_bomb(9000))
-    claims = _frames(root / "frames_claims", 61)
-    _save(claims / "9.png", bytes_of.lying_header(_image_bytes("PNG"), 0x7FFFFFFF, 0x7FFFFFFF))
-    masks = _davis(root / "mask_bomb", 62)
-    _save(masks / "Annotations/clip/0.png", bytes_of.picture_bomb(9001))
-    mixed = _frames(root / "frames_mixed", 63)
+    bomb = frame_folder(root / "frames_bomb", 60)
+    save(bomb / "9.png", bytes_of.picture_bomb(9000))
+    claims = frame_folder(root / "frames_claims", 61)
+    save(claims / "9.png", bytes_of.lying_header(image_bytes("PNG"), 0x7FFFFFFF, 0x7FFFFFFF))
+    masks = davis_root(root / "mask_bomb", 62)
+    save(masks / "Annotations/clip/0.png", bytes_of.picture_bomb(9001))
+    mixed = frame_folder(root / "frames_mixed", 63)
     Image.new("RGB", (66, 48)).save(mixed / "9.png")
     return [
         *cases,
@@ -229,8 +220,8 @@ def _strange_images(root: Path, canary: Path, port: int) -> list[Case]:
     }
     cases = []
     for number, (name, (mode, extension, options)) in enumerate(kinds.items()):
-        folder = _folder(root, f"images_{name}")
-        for index, frame in enumerate(_different_frames(70 + number)):
+        folder = new_folder(root, f"images_{name}")
+        for index, frame in enumerate(different_frames(70 + number)):
             picture = Image.fromarray(frame)
             if mode == "I;16":
                 picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
@@ -242,7 +233,7 @@ def _strange_images(root: Path, canary: Path, port: int) -> list[Case]:
 
 
 def _names(root: Path, canary: Path, port: int) -> list[Case]:
-    folder = _folder(root, "names")
+    folder = new_folder(root, "names")
     names = [
         "new\nline.mp4",
         "escape\x1b[2J\x07.mp4",
@@ -257,7 +248,7 @@ def _names(root: Path, canary: Path, port: int) -> list[Case]:
     ]
     cases = []
     for number, name in enumerate(names):
-        written = write_video(root / "plain.mp4", _different_frames(100 + number))
+        written = write_video(root / "plain.mp4", different_frames(100 + number))
         cases.append(Case(source=written.rename(folder / name), ends=NUM_FRAMES))
     no_text = folder / os.fsdecode(b"no\xfftext.mp4")
     no_text.write_bytes(b"")
@@ -265,7 +256,7 @@ def _names(root: Path, canary: Path, port: int) -> list[Case]:
 
 
 def _special_files(root: Path, canary: Path, port: int) -> list[Case]:
-    folder = _folder(root, "special")
+    folder = new_folder(root, "special")
     os.mkfifo(folder / "pipe.mp4")
     os.mkfifo(root.parent / "named_pipe.mp4")
     bound = socket.socket(socket.AF_UNIX)
@@ -279,10 +270,10 @@ def _special_files(root: Path, canary: Path, port: int) -> list[Case]:
         (folder / name).symlink_to(target)
     (folder / "nowhere.mp4").symlink_to(folder / "gone.mp4")
     (folder / "itself.mp4").symlink_to(folder / "itself.mp4")
-    with_pipe, with_link = _frames(root / "frames_with_pipe", 120), _frames(root / "frames_with_link", 121)
+    with_pipe, with_link = frame_folder(root / "frames_with_pipe", 120), frame_folder(root / "frames_with_link", 121)
     os.mkfifo(with_pipe / "9.png")
     (with_link / "9.png").symlink_to(canary)
-    masks = _davis(root / "mask_outside", 122)
+    masks = davis_root(root / "mask_outside", 122)
     (masks / "Annotations/clip/0.png").symlink_to(canary)
     forbidden = [folder / name for name in ("pipe.mp4", "socket.mp4", *links)]
     forbidden += [with_pipe, with_link, masks / "JPEGImages/clip"]
@@ -292,92 +283,3 @@ def _special_files(root: Path, canary: Path, port: int) -> list[Case]:
         Case(source=root.parent / "named_pipe.mp4", ends="forbidden", is_named=True),
         Case(source=Path("/dev/zero"), ends="forbidden", is_named=True),
     ]
-
-
-def _noise(num_frames: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
-    generator = np.random.default_rng(0)
-    return [generator.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(num_frames)]
-
-
-def _append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
-
-
-def _encode(
-    path: Path,
-    frames: list[np.ndarray[Any, np.dtype[np.uint8]]],
-    codec: str,
-    pixel_format: str,
-    options: dict[str, str] | None = None,
-    times_ms: list[int] | None = None,
-) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=1000 if times_ms else 30)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.options = pixel_format, options or {}
-        for number, image in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts = times_ms[number] if times_ms else number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def _changing_size(path: Path) -> Path:
-    """Motion JPEG whose pictures grow half-way: each is a picture of its own, so the container does not notice."""
-    small, large = numbered_frames(4), numbered_frames(4, 96, 64)
-    packets = [_jpeg(image) for image in (*small, *large)]
-    return _mux(path, "mjpeg", packets)
-
-
-def _bomb_in_video(path: Path, side: int) -> Path:
-    """A stream of 64 x 48 by its header, whose pictures are PNG files of ``side`` x ``side``."""
-    return _mux(path, "png", [bytes_of.picture_bomb(side)] * 2)
-
-
-def _mux(path: Path, codec: str, packets: list[bytes]) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30)
-        stream.width, stream.height = 64, 48
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "rgb24"
-        for number, data in enumerate(packets):
-            packet = av.Packet(data)
-            packet.stream, packet.pts, packet.dts, packet.is_keyframe = stream, number, number, True
-            packet.time_base = 1 / stream.average_rate
-            container.mux(packet)
-    return path
-
-
-def _with_attachment(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        container.add_attachment("evil.ttf", "application/x-truetype-font", b"not a font" * 99)
-        for image in _different_frames(23):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-def _jpeg(image: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    return _image_bytes("JPEG", image)
-
-
-def _image_bytes(file_format: str, image: np.ndarray[Any, np.dtype[np.uint8]] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(_noise(1)[0] if image is None else image).save(buffer, file_format)
-    return buffer.getvalue()
-
-
-def _frames(folder: Path, number: int) -> Path:
-    folder.mkdir(parents=True)
-    for index, frame in enumerate(_different_frames(number)):
-        Image.fromarray(frame).save(folder / f"{index}.png")
-    return folder
-
-
-def _davis(root: Path, number: int) -> Path:
-    _frames(root / "JPEGImages/clip", number)
-    (root / "Annotations/clip").mkdir(parents=True)
-    return root
