@@ -18,8 +18,10 @@ from tasks.footage_files import list_images
 from tasks.identity import Recipe
 from tasks.ingest import prepare_ingest
 from tasks.ingest_worker import IngestJob, IngestWorker
+from tasks.rendering.renderer import render_frame
 from tasks.schema import SCHEMA_VERSION
 from tasks.shots import WINDOW, split_into_shots, splits_shots
+from tests.rendered_scenes import NUM_FRAMES, small_scenes
 from tests.shared import DAVIS, shared_or_skip
 from tests.tasks.small_footage import HEIGHT, WIDTH, pictures
 from tests.video_files import write_video
@@ -80,6 +82,12 @@ def test_real_cuts_are_found_and_fast_motion_is_none(
 @pytest.mark.parametrize("speed", [1, 2, 4])
 def test_no_real_sequence_is_split(sequences: dict[str, list[NDArray[np.uint8]]], speed: int) -> None:
     assert [name for name, images in sequences.items() if cuts_of(images[::speed])] == []
+
+
+def test_rendered_scenes_are_parted_where_they_meet() -> None:
+    scenes = list(small_scenes().values())
+    images = [render_frame(scene, frame) for scene in scenes for frame in range(NUM_FRAMES)]
+    assert shot_lengths(images) == [NUM_FRAMES] * len(scenes)
 
 
 def test_no_frame_waits_longer_than_the_window() -> None:
