@@ -7,6 +7,7 @@ from typing import Any
 
 from prefect import flow, task
 
+from pipelines.candidates import publish_candidates, require_candidates, score_candidates
 from pipelines.evaluate_images import score_images
 from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
@@ -39,6 +40,7 @@ def evaluate_model(
     adapt_steps: int = 0,
     network_size: str = "auto",
     crf: str | None = None,
+    candidates: bool = False,
 ) -> dict[str, Any]:
     """Score a model on annotated sequences or still images. Labels are used to score, never to decide.
 
@@ -47,13 +49,16 @@ def evaluate_model(
     adapt_steps: scores the model also after so many steps of adaptation to each sequence, beside it as it is.
     features: what segments are merged by for the ground-truth choice: decoder, colour, motion, or dino with weights.
     crf: refines masks by a dense CRF before they are scored: gwm or rcf; every number then says so.
+    candidates: score also the checkpoints that the model was chosen among, to see what choosing without labels costs.
     json_file, report: where scores and the page go; both are logged to the model's MLflow run in any case.
     Returns the tables and the headline: mean J with the foreground chosen without labels.
     """
     folder = find_model(model)
+    if candidates:
+        require_candidates(folder)
     merging = MergingFeatures(name=features, weights=feature_weights, sha256=feature_sha256)
     if benchmark in IMAGE_BENCHMARKS:
-        _refuse_for_images(adapt_steps, crf)
+        _refuse_for_images(adapt_steps, crf, candidates=candidates)
         result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size)
     else:
         scored = folder, model, benchmark, root, sequences
@@ -62,6 +67,9 @@ def evaluate_model(
             places = json_file and f"{json_file}.adapted", report and f"{report}/adapted"
             adapted = score_sequences(*scored, *places, merging, adapt_steps=adapt_steps, crf=crf)
             result = join_adapted(result, adapted)
+        if candidates:
+            result |= (compared := score_candidates(folder, benchmark, root, sequences, crf))
+            publish_candidates(compared)
     publish_scores(result)
     return result
 
@@ -150,7 +158,9 @@ def publish_scores(result: dict[str, Any]) -> None:
     publish_table(result["sequences"], key="sequences", description=f"Per sequence, {result['coverage']}")
 
 
-def _refuse_for_images(adapt_steps: int, crf: str | None) -> None:
+def _refuse_for_images(adapt_steps: int, crf: str | None, *, candidates: bool) -> None:
+    if candidates:
+        raise ConfigError("candidates=True: checkpoints are compared on videos; leave it out for still images")
     if adapt_steps:
         raise ConfigError(f"adapt_steps={adapt_steps}: still images have no motion to adapt to; leave it 0")
     if crf is not None:

@@ -102,6 +102,7 @@ def run_training(
         "dataset_version": result.dataset_version,
         "joint_datasets": "; ".join(result.joint_datasets),
         "steps": result.num_steps,
+        "checkpoint": result.checkpoint,
         "resumed_from_step": result.resumed_from_step,
         "already_finished": result.already_finished,
         "metrics": result.metrics,
@@ -131,7 +132,7 @@ def publish_training(result: dict[str, Any]) -> None:
 
 
 def _note(now: TrainingProgress) -> str:
-    return f"loss {now.loss:.4f}, {now.steps_per_second:.2f} steps/s, {now.eta_seconds / 60:.1f} min left"
+    return now.note or f"loss {now.loss:.4f}, {now.steps_per_second:.2f} steps/s, {now.eta_seconds / 60:.1f} min left"
 
 
 def _reference(name: str | None, version: int | None) -> str | None:

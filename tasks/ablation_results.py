@@ -33,6 +33,7 @@ class RowOutcome:
     scores: J, 0..1, by foreground choice under ``protocol``, the headline's; empty for a row that failed.
     sequences: J of every label-free rule, and of the best grouping of each frame, by sequence.
     status: done now, reused from an earlier run, or failed for ``reason``. model: reference of what was scored.
+    checkpoint: how the model's checkpoint was chosen; None for a row that failed.
     """
 
     row: AblationRow
@@ -42,6 +43,7 @@ class RowOutcome:
     protocol: str = HEADLINE_PROTOCOL
     reason: str = ""
     model: str | None = None
+    checkpoint: str | None = None
 
 
 def read_outcome(planned: PlannedRow, status: Literal["done", "reused"]) -> RowOutcome | None:
@@ -62,6 +64,7 @@ def read_outcome(planned: PlannedRow, status: Literal["done", "reused"]) -> RowO
         sequences={sequence["name"]: _rules_of(sequence, protocol) for sequence in report.get("sequences", ())},
         protocol=protocol,
         model=report["model"]["reference"],
+        checkpoint=report["checkpoint"],
     )
 
 
@@ -78,10 +81,19 @@ def notes(plan: AblationPlan, outcomes: Sequence[RowOutcome]) -> tuple[str, ...]
         *(f"J by protocol {name}: {PROTOCOLS[name].description}" for name in protocols),
         f"ours over {num_sequences} sequence{'s' if num_sequences != 1 else ''} of {plan.request.benchmark}, the "
         "paper's over all of it",
-        "label-free is the headline and saw no annotation; every other column of ours saw annotations; checkpoint: "
-        f"last step; segments merged by {plan.request.merging.name} features",
+        "label-free is the headline and saw no annotation; every other column of ours saw annotations; segments merged "
+        f"by {plan.request.merging.name} features",
+        *(f"checkpoint of {', '.join(rows)}: {choice}" for choice, rows in _rows_by_checkpoint(outcomes).items()),
         plan.table.paper_procedure,
     )
+
+
+def _rows_by_checkpoint(outcomes: Sequence[RowOutcome]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.checkpoint is not None:
+            found.setdefault(outcome.checkpoint, []).append(outcome.row.name)
+    return found
 
 
 def to_json(plan: AblationPlan, outcomes: Sequence[RowOutcome]) -> str:
@@ -193,6 +205,7 @@ def _record(planned: PlannedRow, outcome: RowOutcome, benchmark: str) -> dict[st
         "status": outcome.status,
         "reason": outcome.reason,
         "protocol": outcome.protocol,
+        "checkpoint": outcome.checkpoint,
         "J": dict(outcome.scores),
         "J_by_sequence_and_rule": {name: dict(rules) for name, rules in outcome.sequences.items()},
         "paper": asdict(paper) if paper else None,

@@ -18,10 +18,7 @@ from tasks.config import ExperimentConfig
 from tasks.frame_images import resize_image, scaled_size
 from tasks.loader import mirrored
 from tasks.pictures import Picture
-from tasks.sampling import ClipIndex, SampleKey, plan_sampling, sample_for
-
-DRAWS_PER_PAIR = 4
-"""Draws for each pair that is wanted: a short clip is then as good as exhausted, where draws begin to repeat."""
+from tasks.sampling import ClipIndex, SampleKey, distinct_samples, plan_sampling
 
 
 def choose_pairs(num_frames: int, config: ExperimentConfig, max_pairs: int) -> tuple[SampleKey, ...]:
@@ -36,8 +33,7 @@ def choose_pairs(num_frames: int, config: ExperimentConfig, max_pairs: int) -> t
         gap_sampling=config.data.gap_sampling,
         flip=config.data.horizontal_flip,
     )
-    drawn = (sample_for(plan, step=0, slot=slot) for slot in range(DRAWS_PER_PAIR * max_pairs))
-    return tuple(dict.fromkeys(drawn))[:max_pairs]
+    return distinct_samples(plan, max_pairs)
 
 
 def clip_samples(

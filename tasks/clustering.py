@@ -45,4 +45,5 @@ def describe_clustering(baseline: ClusteringBaseline, keys: MergingFeatures) -> 
         weights_sha256=keys.sha256 or "",
         experiment=baseline.name,
         num_segments=baseline.num_segments,
+        checkpoint="none: nothing is trained",
     )

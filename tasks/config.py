@@ -17,7 +17,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.methods.gwm import GwmConfig
+from tasks.checkpoint_choice import CheckpointRule, candidate_steps
 from tasks.errors import ConfigError
+
+_HELD_OUT_FRAMES_PERCENT = 10  # six frames of a DAVIS clip: enough pairs, and little that is not learnt from
 
 
 class _Frozen(BaseModel):
@@ -49,6 +52,13 @@ class DataConfig(_Frozen):
         ge=0,
         description="Clips with less mean motion, in frame diagonals per frame, are not trained on; 1e-4 leaves out "
         "stills. Not by default: a small object before a camera that stands still moves little too.",
+    )
+    held_out_frames_percent: int | None = Field(
+        default=None,
+        ge=0,
+        lt=100,
+        description="Share of each clip's frames, the last ones, that the network is never shown; unset: 10 where the "
+        "checkpoint is chosen by them, else 0.",
     )
     cache_mb: int = Field(default=1024, ge=0, description="Prepared samples kept in memory by each worker, in MB.")
 
@@ -91,6 +101,14 @@ class RecordingConfig(_Frozen):
     num_checkpoints_kept: int = Field(default=2, ge=1)
     log_every_steps: int = Field(default=20, ge=1)
     pictures_every_steps: int = Field(default=500, ge=1, description="Overlay images to MLflow.")
+    checkpoint_choice: CheckpointRule = Field(
+        default="last",
+        description="Which checkpoint becomes the model: the last, the one of least held-out loss, or the most stable. "
+        "None sees a label (the released code takes the best J on labelled validation data).",
+    )
+    num_candidates: int = Field(
+        default=6, ge=2, description="Checkpoints, evenly spaced, that are compared unless the last one is taken."
+    )
 
 
 class ExperimentConfig(_Frozen):
@@ -101,6 +119,30 @@ class ExperimentConfig(_Frozen):
     data: DataConfig = Field(default_factory=DataConfig)
     optimisation: OptimisationConfig = Field(default_factory=OptimisationConfig)
     recording: RecordingConfig = Field(default_factory=RecordingConfig)
+
+    @model_validator(mode="after")
+    def _choice_has_frames(self) -> ExperimentConfig:
+        if self.recording.checkpoint_choice != "last" and self.data.held_out_frames_percent == 0:
+            raise ValueError(
+                f"recording.checkpoint_choice={self.recording.checkpoint_choice} compares checkpoints on frames that "
+                "are not trained on: expected data.held_out_frames_percent above 0, such as 10, or unset"
+            )
+        return self
+
+    @property
+    def held_out_frames_percent(self) -> int:
+        """Share of each clip's frames that training leaves out."""
+        if self.data.held_out_frames_percent is not None:
+            return self.data.held_out_frames_percent
+        return 0 if self.recording.checkpoint_choice == "last" else _HELD_OUT_FRAMES_PERCENT
+
+    @property
+    def candidate_steps(self) -> tuple[int, ...]:
+        """Steps after which a checkpoint is kept to be compared; none where the last one is taken in any case."""
+        recording = self.recording
+        if recording.checkpoint_choice == "last":
+            return ()
+        return candidate_steps(self.optimisation.num_steps, recording.num_candidates)
 
     def fingerprint(self) -> str:
         """Twelve hex digits that change when anything that is computed changes."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from tasks.checkpoint_choice import IMPORTED, LAST_STEP
 from tasks.cluster import ray_session, resources
 from tasks.errors import GwmError
 from tasks.model_package import read_description
@@ -58,6 +59,8 @@ def describe_model(model_uri: str, reference: str | None) -> EvaluatedModel:
         dataset_version=provenance["dataset_version"],
         joint_datasets=tuple(f"{pin['uri']} version {pin['version']}" for pin in provenance.get("joint_datasets", ())),
         mlflow_run_id=provenance["mlflow_run_id"],
+        # unset in what an earlier release trained, which always took the last step, and in what came from elsewhere
+        checkpoint=provenance.get("checkpoint") or (IMPORTED if provenance["step"] is None else LAST_STEP),
     )
 
 

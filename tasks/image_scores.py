@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model.image_metrics import HARD_THRESHOLD, IMAGE_MEASURES, NUM_LEVELS, ImageMeasure
 from tasks.foreground_choices import IMAGE_FOREGROUND_CHOICES, LABEL_FREE
-from tasks.scores import CHECKPOINT_CHOICE, EvaluatedModel
+from tasks.scores import EvaluatedModel
 
 HEADLINE_MEASURE: ImageMeasure = "J"
 
@@ -93,7 +93,11 @@ class ImageReport:
     features: str
     network_size: str
     coverage: str
-    checkpoint: str = CHECKPOINT_CHOICE
+
+    @property
+    def checkpoint(self) -> str:
+        """How the model's checkpoint was chosen."""
+        return self.model.checkpoint
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -129,7 +129,16 @@ def _import_model(request: ImportRequest, settings: Settings, on_report: OnRepor
     )
     on_report(report)
     origin = f"{request.source} (SHA-256 {loaded.weights_sha256})"
-    return _log(method, loaded.experiment, report, origin, request, settings, loaded.weights_sha256[:12])
+    return _log(
+        method,
+        loaded.experiment,
+        report,
+        origin,
+        request,
+        settings,
+        loaded.weights_sha256[:12],
+        trained=loaded.provenance,
+    )
 
 
 def _log(
@@ -140,14 +149,17 @@ def _log(
     request: ImportRequest,
     settings: Settings,
     digits: str,
+    trained: Provenance | None = None,
 ) -> ImportedCheckpoint:
-    """Store a model in MLflow under a run of its own, the same one when it is imported again; register it."""
+    """Store a model in MLflow under a run of its own, the same one when it is imported again; register it.
+
+    trained: what it says of its training, where it is one of ours.
+    """
     import_id = f"import-{digits}"
     tags = {"gwm.imported_from": origin, "gwm.experiment": experiment.name, "gwm.code_version": code_version()}
     run = find_or_create_run(settings, import_id, tags=tags, params=flatten(experiment.model_dump(mode="json")))
-    provenance = Provenance(
-        training_id=import_id, initial_model=origin, mlflow_run_id=run.run_id, code_version=code_version()
-    )
+    here = {"training_id": import_id, "mlflow_run_id": run.run_id, "code_version": code_version()}
+    provenance = (trained or Provenance()).model_copy(update={**here, "initial_model": origin})
     with (
         tempfile.TemporaryDirectory(prefix="gwm-import-") if request.out is None else nullcontext(request.out) as place
     ):

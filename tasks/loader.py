@@ -87,6 +87,7 @@ class TrainingLoader:
             gaps=gaps,
             gap_sampling=config.data.gap_sampling,
             flip=config.data.horizontal_flip,
+            held_out_percent=config.held_out_frames_percent,
         )
 
     def keys(self, step: int) -> tuple[SampleKey, ...]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from model.methods import build_method
 from model.methods.base import Method
 from model.weights import fit_state_dict
+from tasks.checkpoint_choice import CandidateScores
 from tasks.config import ExperimentConfig
 from tasks.errors import ModelNotFoundError, WeightsError
 from tasks.snapshot import DatasetPin
@@ -50,6 +52,10 @@ class Provenance(BaseModel):
     initial_model: str | None = None
     mlflow_run_id: str | None = None
     code_version: str | None = None
+    checkpoint: str | None = None
+    """How the checkpoint was chosen; None in models of earlier releases, and in checkpoints, which nobody chose yet."""
+    candidates: tuple[CandidateScores, ...] = ()
+    """What it was chosen from, and by which numbers."""
     created: str | None = None
     """Time of saving, ISO 8601 in UTC; filled in when left out."""
 
@@ -85,6 +91,17 @@ def save_model(folder: Location, method: nn.Module, *, experiment: ExperimentCon
     (folder / WEIGHTS_FILE).write_bytes(weights)
     (folder / DESCRIPTION_FILE).write_bytes(json.dumps(description, indent=2).encode())
     return digest
+
+
+def publish_copy(
+    source: Location, target: Location, *, checkpoint: str, candidates: Sequence[CandidateScores] = ()
+) -> None:
+    """Copy the model in ``source`` to ``target``, the description last, and say there how it was chosen."""
+    description = read_description(source)
+    chosen = {"checkpoint": checkpoint, "candidates": [each.model_dump() for each in candidates]}
+    description["provenance"] = {**description["provenance"], **chosen}
+    (target / WEIGHTS_FILE).write_bytes((source / WEIGHTS_FILE).read_bytes())
+    (target / DESCRIPTION_FILE).write_bytes(json.dumps(description, indent=2).encode())
 
 
 def load_model(folder: Location | str, *, device: str | torch.device = "cpu") -> LoadedModel:

@@ -8,6 +8,8 @@
         progress.json        where training is, for whoever watches
         failure.json         why an attempt ended
         checkpoints/         tasks/checkpoint.py
+        candidates/          models along the way that the last one is compared with, where the experiment asks for it
+        candidates.json      what the comparison found
         model/               the finished model, tasks/model_package.py
         result.json          what came out; written last, so its presence says that all is done
 """
@@ -31,7 +33,7 @@ class TrainingProgress:
     """Where a training run is.
 
     eta_seconds: until the last step, at the pace of this attempt.
-    worker_pid: process of rank 0, 0 when unknown.
+    worker_pid: process of rank 0, 0 when unknown. note: what is done now that the steps are done.
     """
 
     step: int
@@ -40,6 +42,7 @@ class TrainingProgress:
     steps_per_second: float
     eta_seconds: float
     worker_pid: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,15 @@ class RunFolder:
     def checkpoints(self) -> Location:
         """Folder of the checkpoints."""
         return self.root / "checkpoints"
+
+    @property
+    def candidates(self) -> Location:
+        """Folder of the models that the finished one is chosen among."""
+        return self.root / "candidates"
+
+    def candidate(self, step: int) -> Location:
+        """Folder of the candidate after ``step`` updates."""
+        return self.candidates / f"step-{step:06d}"
 
     @property
     def model(self) -> Location:

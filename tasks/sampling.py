@@ -8,14 +8,18 @@ A clip is drawn uniformly (not in proportion to its length), then a gap, then a 
 drawn first, in proportion to its frames, as the released code does; it counts only frames that have optical flow over
 its first two gaps, up to 3 % fewer on SegTrackv2.
 
+The last frames of every clip can be held out: the network is then never shown one of them, and what it makes of them
+tells checkpoints apart without a label. Frames in a row, not single ones, since neighbours are nearly the same image.
+
 Draws use raw Philox words: NumPy promises that a bit generator's stream never changes, which it does not promise for
 ``Generator.integers``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -24,6 +28,10 @@ import numpy as np
 from tasks.errors import DatasetError
 
 GapSampling = Literal["uniform", "released"]
+Part = Literal["trained", "held_out"]
+
+_DRAWS_PER_SAMPLE = 4
+"""Draws for each distinct sample that is wanted: a small set is then as good as exhausted, where draws repeat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +53,22 @@ class SampleKey:
     flip: bool
 
 
-DrawnClip = tuple[int, int, tuple[tuple[int, float], ...]]
-"""Clip index, number of frames, ((gap, cumulative probability), ...)."""
+@dataclass(frozen=True, kw_only=True)
+class DrawnClip:
+    """A clip that can be drawn.
+
+    images: numbers of the frames that may be shown to the network; flow may lead from them to any frame of the clip.
+    odds: ((gap, cumulative probability), ...).
+    """
+
+    clip: int
+    num_frames: int
+    images: range
+    odds: tuple[tuple[int, float], ...] = ()
+
+    def frames(self, gap: int) -> range:
+        """Return which of the images have a frame ``gap`` later in the clip."""
+        return range(max(self.images.start, -gap), min(self.images.stop, self.num_frames - max(gap, 0)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,29 +90,44 @@ def plan_sampling(
     gaps: Sequence[int] | None,
     gap_sampling: GapSampling = "uniform",
     flip: bool = False,
+    held_out_percent: int = 0,
+    part: Part = "trained",
 ) -> SamplingPlan:
     """Leave out clips that are too short for every gap, and fix the odds of the gaps that remain.
 
-    gaps: of all clips; None takes each clip's own. Raises DatasetError when no clip is left.
+    gaps: of all clips; None takes each clip's own. held_out_percent: of each clip's frames, the last ones, that are
+    never shown in training; ``part`` says which of both is drawn from. Raises DatasetError when no clip is left.
     """
     by_set: dict[int, list[DrawnClip]] = {}
     for index, clip in enumerate(clips):
         weights = gap_weights(clip.gaps if gaps is None else gaps, gap_sampling)
-        odds = _cumulative({gap: weight for gap, weight in weights.items() if abs(gap) < clip.num_frames})
+        images = split_frames(clip.num_frames, held_out_percent)[part]
+        drawn = DrawnClip(clip=index, num_frames=clip.num_frames, images=images)
+        odds = _cumulative({gap: weight for gap, weight in weights.items() if drawn.frames(gap)})
         if odds:
-            by_set.setdefault(clip.dataset, []).append((index, clip.num_frames, odds))
+            by_set.setdefault(clip.dataset, []).append(replace(drawn, odds=odds))
     if not by_set:
         longest = max((clip.num_frames for clip in clips), default=0)
         shown = sorted({gap for clip in clips for gap in clip.gaps}) if gaps is None else gaps
+        aside = f", of which {held_out_percent} % are held out" if held_out_percent else ""
         raise DatasetError(
-            f"none of {len(clips)} clips can be trained on: the longest has {longest} frames and the gaps are "
-            f"{tuple(shown)}; ingest longer clips or train with smaller gaps"
+            f"none of {len(clips)} clips can be {_PARTS[part]}: the longest has {longest} frames{aside} and the gaps "
+            f"are {tuple(shown)}; ingest longer clips or train with smaller gaps"
         )
-    frames = [sum(num_frames for _, num_frames, _ in drawn) for drawn in by_set.values()]
+    frames = [sum(len(clip.images) for clip in of_set) for of_set in by_set.values()]
     upto = (np.cumsum(frames) / sum(frames)).tolist()
     return SamplingPlan(
-        seed=seed, flip=flip, sets=tuple(zip(upto, (tuple(drawn) for drawn in by_set.values()), strict=True))
+        seed=seed, flip=flip, sets=tuple(zip(upto, (tuple(of_set) for of_set in by_set.values()), strict=True))
     )
+
+
+_PARTS: dict[Part, str] = {"trained": "trained on", "held_out": "held out from"}
+
+
+def split_frames(num_frames: int, held_out_percent: int) -> dict[Part, range]:
+    """Return which frames of a clip are trained on and which are held out: the last ones, at least one."""
+    first = num_frames - math.ceil(num_frames * held_out_percent / 100)
+    return {"trained": range(first), "held_out": range(first, num_frames)}
 
 
 def gap_weights(gaps: Sequence[int], gap_sampling: GapSampling) -> dict[int, float]:
@@ -114,10 +151,17 @@ def sample_for(plan: SamplingPlan, *, step: int, slot: int) -> SampleKey:
     # uniform in [0, 1); the set comes last, so that one set alone draws what it drew before there could be several
     at_clip, at_gap, at_frame, at_flip, at_set = ((words >> np.uint64(11)) * 2.0**-53).tolist()
     clips = next((clips for cumulative, clips in plan.sets if at_set < cumulative), plan.sets[-1][1])
-    clip, num_frames, odds = clips[int(at_clip * len(clips))]
-    gap = next((gap for gap, cumulative in odds if at_gap < cumulative), odds[-1][0])
-    frame = max(0, -gap) + int(at_frame * (num_frames - abs(gap)))
-    return SampleKey(clip=clip, frame=frame, gap=gap, flip=plan.flip and at_flip < 0.5)
+    clip = clips[int(at_clip * len(clips))]
+    gap = next((gap for gap, cumulative in clip.odds if at_gap < cumulative), clip.odds[-1][0])
+    frames = clip.frames(gap)
+    frame = frames.start + int(at_frame * len(frames))
+    return SampleKey(clip=clip.clip, frame=frame, gap=gap, flip=plan.flip and at_flip < 0.5)
+
+
+def distinct_samples(plan: SamplingPlan, num_wanted: int) -> tuple[SampleKey, ...]:
+    """Return up to ``num_wanted`` different samples, the first that are drawn; fewer where there are not so many."""
+    drawn = (sample_for(plan, step=0, slot=slot) for slot in range(_DRAWS_PER_SAMPLE * num_wanted))
+    return tuple(dict.fromkeys(drawn))[:num_wanted]
 
 
 def batch_for(

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from model.dense_crf import crf_preset
 from model.metrics import PROTOCOLS, ScoredFrames, SequenceStatistics, average, counted_scores, statistics
+from tasks.checkpoint_choice import LAST_STEP
 from tasks.foreground_choices import (
     FOREGROUND_CHOICES,
     GROUND_TRUTH_PER_FRAME,
@@ -28,9 +29,6 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 HEADLINE_PROTOCOL = "gwm"
 """How the headline is averaged where a benchmark does not say otherwise (``Benchmark.headline_protocol``)."""
-
-CHECKPOINT_CHOICE = "last step"
-"""Checkpoints are never selected by a score; what is evaluated is where training stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +114,10 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """Which model was scored: enough to find it again."""
+    """Which model was scored: enough to find it again.
+
+    checkpoint: how it was chosen among those of its training (tasks/checkpoint_choice.py).
+    """
 
     reference: str
     weights_sha256: str
@@ -128,6 +129,7 @@ class EvaluatedModel:
     dataset_version: int | None = None
     joint_datasets: tuple[str, ...] = ()
     mlflow_run_id: str | None = None
+    checkpoint: str = LAST_STEP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +147,16 @@ class EvaluationReport:
     optical_flow: str | None
     created: str
     seconds: float
-    checkpoint: str = CHECKPOINT_CHOICE
     features: str = "decoder"
     headline_protocol: str = HEADLINE_PROTOCOL
     coverage: str = ""
     notes: tuple[str, ...] = ()
     crf: str | None = None
+
+    @property
+    def checkpoint(self) -> str:
+        """How the model's checkpoint was chosen."""
+        return self.model.checkpoint
 
     def title(self, choice: str) -> str:
         """Return how a foreground choice is called beside its numbers: with the CRF, where one refined the masks."""
@@ -281,7 +287,6 @@ def _average(sequences: Sequence[SequenceScores], measure: Measure, protocol: st
 
 
 __all__ = [
-    "CHECKPOINT_CHOICE",
     "FOREGROUND_CHOICES",
     "GROUND_TRUTH_PER_FRAME",
     "HEADLINE_PROTOCOL",

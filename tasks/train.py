@@ -7,25 +7,29 @@ continues a killed training and, once it is finished, returns its result.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
+from tasks.candidates import publish_chosen
 from tasks.catalog import open_dataset
 from tasks.checkpoint import Checkpoint, latest_checkpoint
+from tasks.checkpoint_choice import LAST_STEP
 from tasks.cluster import ray_session
 from tasks.code_version import code_version
 from tasks.config import ExperimentConfig
 from tasks.devices import own_device
 from tasks.errors import ConfigError, StorageError, TrainingError
-from tasks.model_package import DESCRIPTION_FILE, WEIGHTS_FILE, is_model, read_description
+from tasks.model_package import read_description
 from tasks.registry import log_model, register_model
-from tasks.run_folder import RunFolder
+from tasks.run_folder import RunFolder, TrainingProgress
 from tasks.settings import Settings
 from tasks.snapshot import DatasetPin
 from tasks.storage import location, prove_writable
@@ -43,6 +47,7 @@ class TrainingResult:
     run_id: MLflow's run.
     model_uri: folder of the model's two files; evaluate and segment take it as a model reference.
     logged_model: the model in MLflow, ``runs:/<id>/model``.
+    checkpoint, step: how the model's checkpoint was chosen, and after how many updates it was taken.
     metrics: of the last logging window, by the names of the curves.
     joint_datasets: what was trained on together with the dataset.
     registered_as, registered_version: in MLflow's model registry; None when it was not asked for.
@@ -63,6 +68,8 @@ class TrainingResult:
     registered_version: int | None = None
     resumed_from_step: int = 0
     already_finished: bool = False
+    checkpoint: str = LAST_STEP
+    step: int | None = None
 
 
 def train(
@@ -163,8 +170,16 @@ def _train_and_hand_over(job: TrainingJob, tracked: TrackedRun, on_progress: Pro
     if before is None or before.step < num_steps:
         _launch(job, on_progress)
     last = _last_checkpoint(job)
-    _publish_model(job.run, last)
-    tracked.send(Outbox.from_json(last.state["outbox"]).points)  # again, in case the worker could not
+    chosen = publish_chosen(
+        job.run,
+        last.folder,
+        job.experiment,
+        job.datasets,
+        device=own_device(job.settings),
+        on_scored=None if on_progress is None else partial(_tell_scored, on_progress, last),
+    )
+    tracked.send([*Outbox.from_json(last.state["outbox"]).points, *chosen.points])  # again, in case the worker failed
+    tracked.set_tags({"gwm.checkpoint": chosen.checkpoint, "gwm.step": chosen.step})
     logged_model = log_model(tracked, job.run.model)
     tracked.set_tags({"gwm.weights_sha256": read_description(job.run.model)["weights_sha256"]})
     result = TrainingResult(
@@ -178,6 +193,8 @@ def _train_and_hand_over(job: TrainingJob, tracked: TrackedRun, on_progress: Pro
         dataset_version=job.dataset_version,
         joint_datasets=[str(pin) for pin in job.joint],
         resumed_from_step=before.step if before else 0,
+        checkpoint=chosen.checkpoint,
+        step=chosen.step,
     )
     job.run.write("result", vars(result))
     return result
@@ -206,10 +223,14 @@ def _last_checkpoint(job: TrainingJob) -> Checkpoint:
     return last
 
 
-def _publish_model(run: RunFolder, last: Checkpoint) -> None:
-    if not is_model(run.model):
-        for name in (WEIGHTS_FILE, DESCRIPTION_FILE):  # the description last, as it publishes the model
-            (run.model / name).write_bytes((last.folder / name).read_bytes())
+def _tell_scored(on_progress: ProgressCallback, last: Checkpoint, num_scored: int, num_candidates: int) -> None:
+    note = f"{num_scored} of {num_candidates} checkpoints compared on held-out frames"
+    loss = last.state["latest"].get("train/loss", math.nan)
+    on_progress(
+        TrainingProgress(
+            step=last.step, num_steps=last.step, loss=loss, steps_per_second=0.0, eta_seconds=0.0, note=note
+        )
+    )
 
 
 def _registered(result: TrainingResult, run: RunFolder, settings: Settings, register_as: str | None) -> TrainingResult:

@@ -33,7 +33,7 @@ from tasks.config import ExperimentConfig
 from tasks.dataset import FrameReader
 from tasks.held_out import training_part
 from tasks.loader import TrainingLoader
-from tasks.model_package import Provenance
+from tasks.model_package import Provenance, save_model
 from tasks.optimiser import build_optimiser
 from tasks.recorder import Recorder
 from tasks.run_folder import RunFolder, TrainingProgress
@@ -157,6 +157,10 @@ def _keep(
         with running_eagerly(compiled=job.experiment.optimisation.compile):
             picture = training_picture(module, reader, gap)
         recorder.log_picture(f"pictures/step-{done:06d}.png", picture)
+    if done in job.experiment.candidate_steps:  # before the checkpoint, so that no checkpoint is ahead of it
+        job.run.require_owner(job.attempt)
+        provenance = job.provenance.model_copy(update={"step": done})
+        save_model(job.run.candidate(done), module, experiment=job.experiment, provenance=provenance)
     if done % recording.checkpoint_every_steps == 0 or last:
         job.run.require_owner(job.attempt)
         save_checkpoint(

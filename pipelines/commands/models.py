@@ -33,6 +33,10 @@ def train(
     initial_model: Annotated[
         str | None, typer.Option(help="Start from the weights of this model, not from scratch.")
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="What becomes the model: last, held_out_loss or stability; unset takes the preset's."),
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(help="Training id of a run that was cut short; it goes on from its checkpoint.")
     ] = None,
@@ -50,7 +54,7 @@ def train(
         version=pinned,
         joint=[uri for uri, _ in others],
         joint_versions=version[1:] if version else None,
-        overrides=override or [],
+        overrides=[*(override or []), *([f"recording.checkpoint_choice={checkpoint}"] if checkpoint else [])],
         register_as=register,
         training_id=resume,
         initial_model=initial_model,
@@ -80,6 +84,10 @@ def evaluate(
     crf: Annotated[
         str | None, typer.Option(help="Refine masks by a dense CRF before they are scored: gwm or rcf.")
     ] = None,
+    candidates: Annotated[
+        bool,
+        typer.Option("--candidates", help="Score also the checkpoints that the model was chosen among."),
+    ] = False,
 ) -> None:
     """Score a model on annotated sequences: label-free first, ground-truth-chosen beside it, labelled as such."""
     from pipelines.evaluate import evaluate_model
@@ -97,9 +105,13 @@ def evaluate(
         network_size=network_size,
         adapt_steps=adapt_steps,
         crf=crf,
+        candidates=candidates,
     )
     print_table(result["sequences"], title=f"{benchmark}, {result['coverage']}")
     print_table(result["averages"], title="averages")
+    if candidates:
+        print_table(result["candidates"], title="checkpoints that the model was chosen among")
+        print_table(result["costs"], title="what choosing the checkpoint without labels costs")
 
 
 def retrain(

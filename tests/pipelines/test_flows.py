@@ -95,6 +95,29 @@ def test_a_model_is_trained_scored_and_used(
     assert artifacts("averages")
 
 
+def test_choosing_a_checkpoint_without_labels_is_shown_with_its_cost(
+    ingested: tuple[str, dict[str, Any]], rendered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
+    overrides = ["recording.checkpoint_choice=held_out_loss", "recording.num_candidates=2"]
+    trained = train_gwm(ingested[0], "debug", overrides=overrides)
+    assert trained["checkpoint"].startswith("held-out-loss: step ")
+    scores = evaluate_model(trained["model"], "rendered", str(rendered), candidates=True)
+    assert [row["step"] for row in scores["candidates"]] == [3, 6]
+    costs = {row["checkpoint"]: row for row in scores["costs"]}
+    assert set(costs) == {"last", "held-out-loss", "stability", "best by labels"}
+    assert costs["held-out-loss"]["J label-free"] == scores["headline"]
+    assert min(row["below the best"] for row in costs.values()) == 0
+    assert artifacts("candidates")
+    assert artifacts("checkpoint-costs")
+
+    last = train_gwm(ingested[0], "debug")
+    with pytest.raises(ModelNotFoundError, match="was not chosen among several checkpoints"):
+        evaluate_model(last["model"], "rendered", str(rendered), candidates=True)
+    with pytest.raises(ConfigError, match="checkpoints are compared on videos"):
+        evaluate_model(trained["model"], "ecssd", str(rendered), candidates=True)
+
+
 def test_wrong_names_are_told_before_any_work(ingested: tuple[str, dict[str, Any]], rendered: Path) -> None:
     with pytest.raises(ConfigError, match="no experiment 'dbug': expected one of"):
         train_gwm(ingested[0], "dbug")
