@@ -20,6 +20,7 @@ from pipelines.scoring import require_writable
 from pipelines.train import run_training
 from tasks.ablation_plan import AblationPlan, AblationRequest, PlannedRow, plan_ablation
 from tasks.ablation_results import RowOutcome, notes, read_outcome, table_rows, to_html, to_json, to_markdown
+from tasks.adapt import AdaptationOptions
 from tasks.config import load_experiment
 from tasks.errors import AblationError
 from tasks.features import MergingFeatures
@@ -111,7 +112,7 @@ def _train_and_score(planned: PlannedRow, request: AblationRequest) -> RowOutcom
         report=None,
         merging=request.merging,
         baseline=baseline,
-        adapt_steps=planned.row.adapt_steps,
+        adaptation=AdaptationOptions(num_steps=steps) if (steps := planned.row.adapt_steps) else None,
     )
     outcome = read_outcome(planned, "done")
     assert outcome is not None  # written just now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, task
 
@@ -13,7 +13,7 @@ from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
 from pipelines.scoring import require_writable, scored_at_once, write_scores
-from tasks.adapt import AdaptationOptions
+from tasks.adapt import AdaptationOptions, AdaptationRate
 from tasks.adapted_scores import beside_adapted, join_reports
 from tasks.benchmarks import open_benchmark
 from tasks.benchmarks.images import IMAGE_BENCHMARKS
@@ -40,6 +40,7 @@ def evaluate_model(
     adapt_steps: int = 0,
     network_size: str = "auto",
     crf: str | None = None,
+    adapt_rate: str = "final",
     candidates: bool = False,
 ) -> dict[str, Any]:
     """Score a model on annotated sequences or still images. Labels are used to score, never to decide.
@@ -47,6 +48,7 @@ def evaluate_model(
     model: reference. root: folder of the benchmark. sequences: names of those, or of images; all when None.
     network_size: at what size the network looks at still images: auto, native, model, or rows x columns.
     adapt_steps: scores the model also after so many steps of adaptation to each sequence, beside it as it is.
+    adapt_rate: of these steps: final, where the training ended, or full, as it was given.
     features: what segments are merged by for the ground-truth choice: decoder, colour, motion, or dino with weights.
     crf: refines masks by a dense CRF before they are scored: gwm or rcf; every number then says so.
     candidates: score also the checkpoints that the model was chosen among, to see what choosing without labels costs.
@@ -58,14 +60,15 @@ def evaluate_model(
         require_candidates(folder)
     merging = MergingFeatures(name=features, weights=feature_weights, sha256=feature_sha256)
     if benchmark in IMAGE_BENCHMARKS:
-        _refuse_for_images(adapt_steps, crf, candidates=candidates)
-        result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size)
+        _refuse_for_images(adapt_steps, candidates=candidates)
+        result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size, crf)
     else:
         scored = folder, model, benchmark, root, sequences
         result = score_sequences(*scored, json_file, report, merging, crf=crf)
         if adapt_steps:
             places = json_file and f"{json_file}.adapted", report and f"{report}/adapted"
-            adapted = score_sequences(*scored, *places, merging, adapt_steps=adapt_steps, crf=crf)
+            adaptation = AdaptationOptions(num_steps=adapt_steps, rate=cast(AdaptationRate, adapt_rate))
+            adapted = score_sequences(*scored, *places, merging, adaptation=adaptation, crf=crf)
             result = join_adapted(result, adapted)
         if candidates:
             result |= (compared := score_candidates(folder, benchmark, root, sequences, crf))
@@ -91,12 +94,12 @@ def score_sequences(
     report: str | None,
     merging: MergingFeatures | None = None,
     baseline: ClusteringBaseline | None = None,
-    adapt_steps: int = 0,
+    adaptation: AdaptationOptions | None = None,
     crf: str | None = None,
 ) -> dict[str, Any]:
     """Score every sequence on Ray, write what was asked for, and log to MLflow.
 
-    baseline: scored in place of a model; ``folder`` is not looked at then. adapt_steps: of adaptation to each sequence.
+    baseline: scored in place of a model; ``folder`` is not looked at then. adaptation: to each sequence, if any.
     crf: settings of the dense CRF that refines the masks.
     """
     settings = load_settings()
@@ -109,13 +112,13 @@ def score_sequences(
                 device=own_device(settings),
                 merging=merging or MergingFeatures(),
                 baseline=baseline,
-                adaptation=AdaptationOptions(num_steps=adapt_steps) if adapt_steps else None,
+                adaptation=adaptation,
                 crf=crf,
             ),
             opened,
             settings=settings,
             parallel=scored_at_once(settings, len(opened.sequences)),
-            reference=f"{reference}, adapted to each sequence in {adapt_steps} steps" if adapt_steps else reference,
+            reference=reference if adaptation is None else f"{reference}, {adaptation.sentence}",
             on_progress=lambda now: progress(now.num_done, now.num_sequences, _note(now)),
         )
     page = write_scores(evaluation, json_file, report)
@@ -158,13 +161,11 @@ def publish_scores(result: dict[str, Any]) -> None:
     publish_table(result["sequences"], key="sequences", description=f"Per sequence, {result['coverage']}")
 
 
-def _refuse_for_images(adapt_steps: int, crf: str | None, *, candidates: bool) -> None:
+def _refuse_for_images(adapt_steps: int, *, candidates: bool) -> None:
     if candidates:
         raise ConfigError("candidates=True: checkpoints are compared on videos; leave it out for still images")
     if adapt_steps:
         raise ConfigError(f"adapt_steps={adapt_steps}: still images have no motion to adapt to; leave it 0")
-    if crf is not None:
-        raise ConfigError(f"crf={crf!r}: masks of still images are scored as they are; leave it out")
 
 
 def _sequence_rows(report: EvaluationReport) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from tasks.benchmarks.images import open_image_benchmark
 from tasks.devices import own_device
 from tasks.evaluate_images import ImageEvaluationJob, evaluate_images, log_image_evaluation
 from tasks.features import MergingFeatures
-from tasks.foreground_choices import IMAGE_FOREGROUND_CHOICES, LABEL_FREE
+from tasks.foreground_choices import LABEL_FREE
 from tasks.image_scores import ImageReport
 
 _ROWS_SHOWN = 20  # of the worst images; all are in the JSON
@@ -32,12 +32,15 @@ def score_images(
     report: str | None,
     merging: MergingFeatures,
     network_size: str,
+    crf: str | None = None,
 ) -> dict[str, Any]:
     """Score every image, write what was asked for, and log to MLflow; the result has the shape of a video's."""
     settings = load_settings()
     opened = open_image_benchmark(benchmark, root, images)
     require_writable(json_file, report)
-    job = ImageEvaluationJob(model_uri=folder, device=own_device(settings), merging=merging, network_size=network_size)
+    job = ImageEvaluationJob(
+        model_uri=folder, device=own_device(settings), merging=merging, network_size=network_size, crf=crf
+    )
     count = len(opened.images)
     with Progress(f"evaluate on {benchmark}", key="evaluate") as progress:
         evaluation = evaluate_images(
@@ -66,8 +69,8 @@ def _worst_rows(report: ImageReport) -> list[dict[str, Any]]:
     for image in report.worst_first()[:_ROWS_SHOWN]:
         row: dict[str, Any] = {"image, worst first": image.name}
         for choice in report.choices:
-            row[f"J {IMAGE_FOREGROUND_CHOICES[choice].title}"] = image.choices[choice].j
-        row["accuracy label-free"] = image.choices[LABEL_FREE].accuracy
+            row[f"J {report.title(choice)}"] = image.choices[choice].j
+        row[f"accuracy {report.title(LABEL_FREE)}"] = image.choices[LABEL_FREE].accuracy
         rows.append(row)
     return rows
 
@@ -78,7 +81,7 @@ def _average_rows(report: ImageReport) -> list[dict[str, Any]]:
         row = rows.setdefault(
             score.foreground,
             {
-                "foreground": IMAGE_FOREGROUND_CHOICES[score.foreground].title,
+                "foreground": report.title(score.foreground),
                 "labels used": "yes" if score.uses_annotations else "no",
             },
         )

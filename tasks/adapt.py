@@ -4,9 +4,9 @@ GWM, section 4.3 and Table 4: for each test video separately, 20 gradient steps 
 optimiser, rate and batch size, on that video's frames and flow; then it is segmented. No label is involved. The authors
 released no loop; where the paper is silent, training is continued as if it had not ended, but for two things:
 
-- The rate is that of the last step, which is 0.9 of the full rate by the released schedule, and a tenth of it where the
-  rate decayed to nothing. (At the full rate the loss of gwm_unet_davis16 rises on both clips of DAVIS2016 that were
-  tried, by 27 and 35 %; at a tenth it falls on all four that were tried, by 4 to 15 %.)
+- The rate, unless ``rate`` says ``full``, is that of the last step: 0.9 of the full rate by the released schedule, a
+  tenth of it where it decayed to nothing. (At the full rate the loss of gwm_unet_davis16 rises on both clips of
+  DAVIS2016 that were tried, by 27 and 35 %; at a tenth it falls on all four that were tried, by 4 to 15 %.)
 - Batch normalisation keeps the statistics of the training: a batch of one clip is no sample of what they stand for.
   (Taking the clip's costs that model 21 J on ``dog``, oracle per clip, before a weight has changed.) GWM's MaskFormer
   has no such layers.
@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from tasks.footage import FootageItem
 from tasks.model_package import LoadedModel
 from tasks.optimiser import build_optimiser, learning_rate_at
 from tasks.train_step import train_step
+
+AdaptationRate = Literal["final", "full"]
 
 NO_MOTION_PX = 0.1
 """Motion below this is the estimator's noise (``GwmConfig.flow_scaling_floor_px``); px of the reduced frame."""
@@ -52,15 +54,23 @@ _LOSS_BATCHES = 2  # that the loss before and after is the mean of
 class AdaptationOptions:
     """How a model is adapted to a clip.
 
-    num_steps: updates (paper: 20). learning_rate: None takes ``adaptation_rate``. max_pairs: frame pairs that are held,
+    num_steps: updates (paper: 20). rate: final as above; full is the training's, as the paper has it by its words.
+    learning_rate: instead of either. max_pairs: frame pairs that are held,
     1 to 4 MB each. max_side: frames are reduced to this longer side before optical flow; 854 is that of DAVIS at 480p,
     which training sees.
     """
 
     num_steps: int = 20
+    rate: AdaptationRate = "final"
     learning_rate: float | None = None
     max_pairs: int = 96
     max_side: int = 854
+
+    @property
+    def sentence(self) -> str:
+        """What is done to a model, as its reference says it beside scores."""
+        rate = f"rate {self.learning_rate:.1e}" if self.learning_rate else f"the {self.rate} rate"
+        return f"adapted to each sequence in {self.num_steps} steps at {rate}"
 
     def __post_init__(self) -> None:
         if self.num_steps < 1 or self.max_pairs < 1 or self.max_side < 32:
@@ -68,6 +78,8 @@ class AdaptationOptions:
                 f"AdaptationOptions(num_steps={self.num_steps}, max_pairs={self.max_pairs}, max_side={self.max_side}): "
                 "expected at least 1 step, 1 pair and 32 pixels"
             )
+        if self.rate not in get_args(AdaptationRate):
+            raise InputError(f"AdaptationOptions(rate={self.rate!r}): expected {' or '.join(get_args(AdaptationRate))}")
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise InputError(f"AdaptationOptions(learning_rate={self.learning_rate}): expected a rate above 0, or none")
 
@@ -132,8 +144,13 @@ def adapt_method(
     return cast(Method, adapted.eval())
 
 
-def adaptation_rate(config: OptimisationConfig) -> float:
-    """Return the learning rate at which a training ended, or a tenth of its full rate where it ended below that."""
+def adaptation_rate(config: OptimisationConfig, rate: AdaptationRate = "final") -> float:
+    """Return the learning rate at which a training ended, or a tenth of its full rate where it ended below that.
+
+    rate: ``full`` returns the rate that the training was given.
+    """
+    if rate == "full":
+        return config.learning_rate
     return max(learning_rate_at(config.num_steps - 1, config), LEAST_RATE_SHARE * config.learning_rate)
 
 
@@ -184,7 +201,7 @@ class ClipAdapter:
         """
         decode, config = decode or DecodeOptions(), self._experiment.optimisation
         samples, skipped = self._samples(item, decode)
-        rate = self.options.learning_rate or adaptation_rate(config)
+        rate = self.options.learning_rate or adaptation_rate(config, self.options.rate)
         if skipped is not None:
             return self._method, AdaptationRecord(num_steps=0, learning_rate=rate, skipped=skipped)
         before = mean_loss(self._method, samples, batch_size=config.global_batch_size, device=self._device)

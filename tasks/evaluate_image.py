@@ -31,6 +31,7 @@ from tasks.errors import InputError
 from tasks.foreground_choices import BORDER_RULE, GROUND_TRUTH_PER_IMAGE, LABEL_FREE, ORACLE_PER_IMAGE
 from tasks.image_scores import ChoiceScores, ImageRow
 from tasks.pictures import Picture, jpeg_bytes, mask_picture, overlay, resized, segments_picture
+from tasks.refine import MaskRefiner
 
 PICTURE_HEIGHT = 168
 
@@ -115,8 +116,13 @@ class ImageSegmenter:
         return replace(segmentation, features=self.features(images, segmentation, None))
 
 
-def evaluate_image(segmenter: ImageSegmenter, image: BenchmarkImage, *, pictured: bool = True) -> ImageResult:
-    """Score one image under every foreground choice, at its own size; draw it when ``pictured``."""
+def evaluate_image(
+    segmenter: ImageSegmenter, image: BenchmarkImage, *, pictured: bool = True, refiner: MaskRefiner | None = None
+) -> ImageResult:
+    """Score one image under every foreground choice, at its own size; draw it when ``pictured``.
+
+    refiner: refines the masks of all choices before they are scored; choices are made from masks as they are.
+    """
     picture, annotation = image.load()
     pixels = segmenter.image(picture)
     segmentation = segmenter.segment(pixels)
@@ -126,7 +132,8 @@ def evaluate_image(segmenter: ImageSegmenter, image: BenchmarkImage, *, pictured
     # (k, H, W): the image's own size, in which nothing of a network's padding is left
     soft = F.interpolate(segmentation.probabilities, (height, width), mode="bilinear", align_corners=False)[0]
     chosen = _choose(segmentation, soft, target, grouping)
-    scores = {name: score_image(group_mask(soft, segments), target) for name, segments in chosen.items()}
+    masks = {segments: _mask(picture, group_mask(soft, segments), refiner) for segments in set(chosen.values())}
+    scores = {name: score_image(masks[segments], target) for name, segments in chosen.items()}
     row = ImageRow(
         name=image.name,
         size=(height, width),
@@ -136,8 +143,12 @@ def evaluate_image(segmenter: ImageSegmenter, image: BenchmarkImage, *, pictured
     return ImageResult(
         row=row,
         f_curves={name: score.f_curve.numpy() for name, score in scores.items()},
-        tiles=_tiles(picture, segmentation, group_mask(soft, chosen[LABEL_FREE]), annotation) if pictured else {},
+        tiles=_tiles(picture, segmentation, masks[chosen[LABEL_FREE]], annotation) if pictured else {},
     )
+
+
+def _mask(picture: Picture, soft: Tensor, refiner: MaskRefiner | None) -> Tensor:
+    return soft if refiner is None else refiner.soft_mask(picture, soft.float()).to(soft.device)
 
 
 def label_free_grouping(segmentation: Segmentation, images: Tensor) -> Grouping:

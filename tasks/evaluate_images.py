@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from model.dense_crf import crf_preset
 from model.features import DinoFeatures
 from tasks.benchmarks.images import BenchmarkImage, ImageBenchmark
 from tasks.errors import DatasetError
@@ -31,6 +32,7 @@ from tasks.foreground_choices import LABEL_FREE
 from tasks.image_report import render_image_report
 from tasks.image_scores import ImageReport, ImageRow
 from tasks.model_package import load_model, read_description
+from tasks.refine import build_refiner
 from tasks.settings import Settings
 from tasks.storage import Location, location
 
@@ -44,7 +46,7 @@ class ImageEvaluationJob:
 
     model_uri: folder of a saved model. merging: what segments are merged by for GWM's border rule and the ground-truth
     choice. network_size: auto, native, model or rows x columns (tasks/evaluate_image.py). num_pictured: images drawn
-    on the page.
+    on the page. crf: settings of the dense CRF that refines masks before they are scored; None leaves them as they are.
     """
 
     model_uri: str
@@ -52,9 +54,12 @@ class ImageEvaluationJob:
     network_size: str = AUTOMATIC
     device: str = "cpu"
     num_pictured: int = 48
+    crf: str | None = None
 
     def __post_init__(self) -> None:
         network_size_for(self.network_size, "")
+        if self.crf is not None:
+            crf_preset(self.crf)  # before minutes of scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +101,11 @@ class ImageWorker:
             source = DinoFeatures(source.keys, image_size=None if isinstance(size, str) else size)
         self._is_pictured = job.num_pictured > 0
         self._segmenter = ImageSegmenter(method, features=source, network_size=job.network_size, device=job.device)
+        self._refiner = build_refiner(job.crf, device=job.device)
 
     def run(self, image: BenchmarkImage) -> ImageResult:
         """Score one image."""
-        return evaluate_image(self._segmenter, image, pictured=self._is_pictured)
+        return evaluate_image(self._segmenter, image, pictured=self._is_pictured, refiner=self._refiner)
 
 
 class _Collected:
@@ -175,6 +181,7 @@ def evaluate_images(
         features=job.merging.name,
         network_size=job.network_size,
         coverage=benchmark.coverage,
+        crf=job.crf,
     )
     return ImageEvaluation(report=report, pictures=collected.pictures())
 
@@ -185,4 +192,5 @@ def log_image_evaluation(evaluation: ImageEvaluation, settings: Settings) -> str
     Returns None for a model that no run is known of.
     """
     report = evaluation.report
-    return log_scores(evaluation, report.model, report.benchmark, report.metrics(), settings)
+    refined = f"crf-{report.crf}/" if report.crf else ""  # in the names of metrics already
+    return log_scores(evaluation, report.model, f"{refined}{report.benchmark}", report.metrics(), settings)

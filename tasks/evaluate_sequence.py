@@ -284,7 +284,7 @@ def _tiles(
 ) -> dict[str, Picture]:
     tiles = {"frame": frame}
     if segmenter.estimator is not None and following is not None:
-        flow = segmenter.flow_between(frame, following)
+        flow = np.nan_to_num(segmenter.flow_between(frame, following), posinf=0.0, neginf=0.0)  # as it is drawn
         longest = float(np.percentile(np.hypot(flow[0], flow[1]), _FLOW_FULL_PERCENTILE))
         tiles["optical flow"] = flow_picture(flow, max_px=longest, legend=True)
     tiles["segments"] = segments_picture(segments.probabilities(index).numpy(), frame=frame)

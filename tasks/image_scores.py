@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.dense_crf import crf_preset
 from model.image_metrics import HARD_THRESHOLD, IMAGE_MEASURES, NUM_LEVELS, ImageMeasure
 from tasks.foreground_choices import IMAGE_FOREGROUND_CHOICES, LABEL_FREE
 from tasks.scores import EvaluatedModel
@@ -58,6 +59,7 @@ class ImageScore:
 
     threshold: at which the masks were cut, k / 255 for max F_beta; None for the mean absolute error, which cuts none.
     coverage: how much of the published benchmark it is an average of.
+    crf: settings of the dense CRF that refined the masks (tasks/refine.py); None where they are as the network's.
     """
 
     benchmark: str
@@ -69,11 +71,13 @@ class ImageScore:
     network_size: str
     threshold: float | None
     coverage: str
+    crf: str | None = None
 
     @property
     def key(self) -> str:
-        """Name of the number in MLflow, such as ``ecssd/J/label-free``."""
-        return f"{self.benchmark}/{self.measure}/{self.foreground}"
+        """Name of the number in MLflow, such as ``ecssd/J/label-free``, or ``.../label-free/crf-gwm``."""
+        refined = f"/crf-{self.crf}" if self.crf else ""
+        return f"{self.benchmark}/{self.measure}/{self.foreground}{refined}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +86,7 @@ class ImageReport:
 
     f_curves: mean F_beta over images at each threshold k / 255, by foreground choice.
     features: what segments were merged by (model/features.py). network_size: in words, see ``tasks/evaluate_image.py``.
+    crf: settings of the dense CRF that refined all masks before they were scored; None where none did.
     """
 
     benchmark: str
@@ -93,6 +98,11 @@ class ImageReport:
     features: str
     network_size: str
     coverage: str
+    crf: str | None = None
+
+    def title(self, choice: str) -> str:
+        """Return how a foreground choice is called beside its numbers: with the CRF, where one refined the masks."""
+        return IMAGE_FOREGROUND_CHOICES[choice].title + (f", CRF {self.crf}" if self.crf else "")
 
     @property
     def checkpoint(self) -> str:
@@ -122,6 +132,7 @@ class ImageReport:
             network_size=self.network_size,
             threshold=threshold,
             coverage=self.coverage,
+            crf=self.crf,
         )
 
     @property
@@ -154,6 +165,7 @@ class ImageReport:
             "model": asdict(self.model),
             "merged_by_features": self.features,
             "network_size": self.network_size,
+            "crf": None if self.crf is None else {"name": self.crf, **asdict(crf_preset(self.crf))},
             "checkpoint": self.checkpoint,
             "foreground_choices": [asdict(IMAGE_FOREGROUND_CHOICES[name]) for name in self.choices],
             "headline": asdict(self.headline),

@@ -36,11 +36,15 @@ class MaskRefiner:
         self._crf = DenseCrf(crf_preset(name))
         self._device = torch.device(device)
 
-    def mask(self, picture: Picture, soft: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
-        """Refine a soft mask of a frame; returned on the CPU."""
+    def soft_mask(self, picture: Picture, soft: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+        """Refine a soft mask of a frame and return how likely each pixel is foreground then; on the CPU."""
         # decoded pictures may be read-only views, which torch warns of
         image = torch.from_numpy(np.require(picture, requirements=["C", "W"])).permute(2, 0, 1)
-        return (self._crf.refine_mask(image.to(self._device), soft.to(self._device)) > 0.5).cpu()
+        return self._crf.refine_mask(image.to(self._device), soft.to(self._device)).cpu()
+
+    def mask(self, picture: Picture, soft: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+        """Refine a soft mask of a frame; returned on the CPU."""
+        return self.soft_mask(picture, soft) > 0.5
 
     def masks(self, picture: Picture, soft: Float[Tensor, "m H W"]) -> Bool[Tensor, "m H W"]:
         """Refine several soft masks of a frame, each by itself; returned on the CPU."""

@@ -13,6 +13,7 @@ found by a thread of its own, one batch ahead of the network.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,9 @@ from tasks.probability_spool import ProbabilitySpool
 
 _BATCH_PIXELS = 4_000_000  # native pixels of one batch, 12 bytes each as float32: bounds memory for 4K footage
 _LEAST_FLOW_SIDE = 32
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +232,16 @@ class ClipSegmenter:
 
 
 def _saliency_by_frame(flows: Sequence[dict[int, Tensor | None]], size: tuple[int, int]) -> dict[int, Tensor]:
-    """Average the saliency of each frame's flows at ``size``; frames without any flow are left out."""
-    known = [(index, flow) for index, by_gap in enumerate(flows) for flow in by_gap.values() if flow is not None]
+    """Average the saliency of each frame's flows at ``size``; frames without any flow are left out.
+
+    A flow that is not finite throughout tells nothing: a single such vector would spoil the fit, and the sums over the
+    clip with it.
+    """
+    found = [(index, flow) for index, by_gap in enumerate(flows) for flow in by_gap.values() if flow is not None]
+    known = [(index, flow) for index, flow in found if bool(flow.isfinite().all())]
+    if len(known) < len(found):
+        broken = len(found) - len(known)
+        logger.warning("%d of %d optical flow fields are not finite and were left out", broken, len(found))
     if not known:
         return {}
     # Averaged down first: the saliency is compared with masks of this size, and costs a quarter here.

@@ -18,8 +18,12 @@ def adapt(
     estimator: Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, pwc, arflow, ...")] = "dis",
     weights: Annotated[str | None, typer.Option(help="Weights of the estimator: a name, file or URI.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0.0, help="Of the steps; unset goes on at the rate where the training ended.")
+        float | None, typer.Option(min=0.0, help="Of the steps, in place of the training's.")
     ] = None,
+    rate: Annotated[
+        str, typer.Option(help="final goes on at the rate where the training ended, full at that which it was given.")
+    ] = "final",
+    crf: Annotated[str | None, typer.Option(help="Refine masks by a dense CRF: gwm or rcf.")] = None,
 ) -> None:
     """Train the model on for a few steps on each clip, each time from the same start, and segment the clip.
 
@@ -35,5 +39,7 @@ def adapt(
         estimator=estimator,
         weights=weights,
         learning_rate=learning_rate,
+        rate=rate,
+        crf=crf,
     )
     print_table(result["clips"], title="adapted and segmented")

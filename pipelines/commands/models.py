@@ -81,6 +81,9 @@ def evaluate(
     adapt_steps: Annotated[
         int, typer.Option(min=0, help="Score also after so many steps of adaptation to each sequence (GWM: 20).")
     ] = 0,
+    adapt_rate: Annotated[
+        str, typer.Option(help="Of these steps: final, where the training ended, or full, as it was given.")
+    ] = "final",
     crf: Annotated[
         str | None, typer.Option(help="Refine masks by a dense CRF before they are scored: gwm or rcf.")
     ] = None,
@@ -104,6 +107,7 @@ def evaluate(
         feature_sha256=feature_sha256,
         network_size=network_size,
         adapt_steps=adapt_steps,
+        adapt_rate=adapt_rate,
         crf=crf,
         candidates=candidates,
     )

@@ -102,6 +102,11 @@ def test_steps_are_those_that_would_follow_the_training() -> None:
     assert adaptation_settings(config, 0.5).learning_rate == 0.5
 
 
+def test_the_full_rate_is_a_setting() -> None:
+    config = experiment().optimisation
+    assert adaptation_rate(config, "full") == config.learning_rate > adaptation_rate(config)
+
+
 def test_statistics_of_batch_normalisation_are_those_of_the_training() -> None:
     config = experiment()
     method = untrained(config)

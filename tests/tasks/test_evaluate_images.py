@@ -35,6 +35,7 @@ from tasks.foreground_choices import (
     LABEL_FREE,
     ORACLE_PER_IMAGE,
 )
+from tasks.refine import MaskRefiner
 from tasks.settings import Settings
 from tests.tasks.moving_square import ColourMethod
 from tests.tasks.small_images import write_images
@@ -99,6 +100,21 @@ def test_scores_are_those_of_the_soft_mask_at_the_image_size(three_images):
     assert found.mean_absolute_error == pytest.approx(expected.mean_absolute_error)
     np.testing.assert_allclose(result.f_curves[LABEL_FREE], expected.f_curve.numpy())
     assert result.tiles == {}
+
+
+def test_refined_masks_are_scored_and_choices_are_made_before(three_images):
+    coarse = ImageSegmenter(ColourAtAnySize(), features=None, network_size="12x9")  # type: ignore[arg-type]
+    image, refiner = three_images.images[0], MaskRefiner("rcf")
+    picture, annotation = image.load()
+    plain = evaluate_image(coarse, image).row.choices[LABEL_FREE]
+    found = evaluate_image(coarse, image, refiner=refiner)
+    segments = coarse.segment(coarse.image(picture)).probabilities
+    soft = F.interpolate(segments, (41, 33), mode="bilinear", align_corners=False)[0, 1]
+    expected = score_image(refiner.soft_mask(picture, soft), torch.from_numpy(annotation))
+    refined = found.row.choices[LABEL_FREE]
+    assert refined.segments == plain.segments
+    assert refined.j == pytest.approx(expected.j) != plain.j
+    assert refined.mean_absolute_error == pytest.approx(expected.mean_absolute_error)
 
 
 def test_oracle_bounds_and_merging_needs_features(three_images):
