@@ -24,6 +24,7 @@ ClusteringAlgorithm = Literal["k-means", "spectral"]
 
 NUM_STARTS = 10  # scikit-learn's n_init in SpectralClustering, which GWM's released code calls
 MAX_ITERATIONS = 300  # scikit-learn's max_iter of KMeans
+_SEED = 0  # of all draws, so that a baseline has one result
 
 _SMALL_MATRIX = 256  # rows, below which all eigenvectors take milliseconds
 _EXTRA_VECTORS = 8  # iterated beside those that are wanted, which speeds up these
@@ -34,24 +35,20 @@ _RESIDUAL = 1e-8  # of a unit eigenvector, in double precision
 def k_means(
     points: Float[Tensor, "b n c"],
     num_clusters: int,
-    *,
-    seed: int = 0,
-    num_starts: int = NUM_STARTS,
-    max_iterations: int = MAX_ITERATIONS,
 ) -> Int[Tensor, "b n"]:
     """Return the cluster of each point: Lloyd's iterations from k-means++ starts, the start with least inertia.
 
     A cluster that loses its last point moves to the point farthest from its centre. The result depends on the points
-    and the seed only, not on what else is in the batch. Raises InputError for fewer points than clusters.
+    only, not on what else is in the batch. Raises InputError for fewer points than clusters.
     """
     batch, num_points, _ = points.shape
     if not 1 <= num_clusters <= num_points:
         raise InputError(f"num_clusters={num_clusters}: expected 1 to {num_points}, the number of points")
     centred = points - points.mean(1, keepdim=True)  # distances of small differences keep their digits
-    starts = [_spread_start(image, num_clusters, num_starts, seed) for image in centred]
+    starts = [_spread_start(image, num_clusters) for image in centred]
     centres = torch.stack(starts)  # (b, s, k, c)
     labels, inertia = _assign(centred, centres)
-    for _ in range(max_iterations):
+    for _ in range(MAX_ITERATIONS):
         centres = _means(centred, labels, centres)
         moved, inertia = _assign(centred, centres)
         if torch.equal(moved, labels):
@@ -61,9 +58,7 @@ def k_means(
     return labels[torch.arange(batch, device=points.device), best]
 
 
-def spectral_clusters(
-    points: Float[Tensor, "b n c"], num_clusters: int, *, seed: int = 0, floor: float = AFFINITY_FLOOR
-) -> Int[Tensor, "b n"]:
+def spectral_clusters(points: Float[Tensor, "b n c"], num_clusters: int) -> Int[Tensor, "b n"]:
     """Return the cluster of each point by normalised cuts of the graph of cosine similarities, floored.
 
     k-means on the leading eigenvectors of the normalised Laplacian over the roots of the degrees, as many as clusters
@@ -71,10 +66,10 @@ def spectral_clusters(
     """
     if not 2 <= num_clusters <= points.shape[1]:
         raise InputError(f"num_clusters={num_clusters}: expected 2 to {points.shape[1]}, the number of points")
-    return torch.cat([_spectral_clusters(image, num_clusters, seed, floor) for image in points.split(1)])
+    return torch.cat([_spectral_clusters(image, num_clusters) for image in points.split(1)])
 
 
-def leading_eigenvectors(matrix: Float[Tensor, "n n"], count: int, *, seed: int = 0) -> Float[Tensor, "n m"]:
+def leading_eigenvectors(matrix: Float[Tensor, "n n"], count: int) -> Float[Tensor, "n m"]:
     """Return the eigenvectors of the ``count`` largest eigenvalues of a symmetric matrix, ascending.
 
     Subspace iteration with Rayleigh-Ritz (Golub and Van Loan, section 8.2): quick where eigenvalues fall off, as those
@@ -82,7 +77,7 @@ def leading_eigenvectors(matrix: Float[Tensor, "n n"], count: int, *, seed: int 
     """
     size = len(matrix)
     if size > _SMALL_MATRIX:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(_SEED)
         start = torch.randn(size, count + _EXTRA_VECTORS, generator=generator, dtype=torch.float64)
         basis = torch.linalg.qr(start.to(matrix)).Q
         for _ in range(_MOST_PRODUCTS):
@@ -102,7 +97,7 @@ class KeyClustering:
     foreground of a whole clip can then be a set of segments. That order sees no label.
     """
 
-    def __init__(self, features: FeatureSource, *, algorithm: str, num_segments: int, seed: int = 0) -> None:
+    def __init__(self, features: FeatureSource, *, algorithm: str, num_segments: int) -> None:
         if algorithm not in get_args(ClusteringAlgorithm):
             raise InputError(f"algorithm={algorithm!r}: expected one of {', '.join(get_args(ClusteringAlgorithm))}")
         if num_segments < 2:
@@ -110,7 +105,6 @@ class KeyClustering:
         self.num_segments = num_segments
         self._features = features
         self._algorithm = algorithm
-        self._seed = seed
 
     def prepare(self, pair: FramePair) -> dict[str, Tensor]:
         """Refuse: there is nothing to train."""
@@ -127,17 +121,15 @@ class KeyClustering:
         features = self._features(images, Segmentation(probabilities=whole))
         points = F.normalize(features.flatten(2).mT.float(), dim=-1)  # (b, n, c)
         cluster = k_means if self._algorithm == "k-means" else spectral_clusters
-        labels = cluster(points, self.num_segments, seed=self._seed).unflatten(1, features.shape[-2:])
+        labels = cluster(points, self.num_segments).unflatten(1, features.shape[-2:])
         masks = F.one_hot(labels, self.num_segments).permute(0, 3, 1, 2).float()
         return Segmentation(probabilities=_ordered_by_border(masks), features=features.float())
 
 
-def _spread_start(
-    points: Float[Tensor, "n c"], num_clusters: int, num_starts: int, seed: int
-) -> Float[Tensor, "s k c"]:
+def _spread_start(points: Float[Tensor, "n c"], num_clusters: int) -> Float[Tensor, "s k c"]:
     """Draw starting centres by k-means++ (Arthur and Vassilvitskii, 2007): far points are likely to be next."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.rand(num_clusters, num_starts, generator=generator, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(_SEED)
+    draws = torch.rand(num_clusters, NUM_STARTS, generator=generator, dtype=torch.float64)
     first = (draws[0] * len(points)).long().clamp_max(len(points) - 1)
     centres = points[first.to(points.device)][:, None]  # (s, 1, c)
     for step in range(1, num_clusters):
@@ -181,16 +173,14 @@ def _squared_distances(points: Float[Tensor, "b n c"], centres: Float[Tensor, "b
     return (lengths - 2 * product).clamp_min(0)
 
 
-def _spectral_clusters(
-    points: Float[Tensor, "1 n c"], num_clusters: int, seed: int, floor: float
-) -> Int[Tensor, "1 n"]:
+def _spectral_clusters(points: Float[Tensor, "1 n c"], num_clusters: int) -> Int[Tensor, "1 n"]:
     unit = F.normalize(points[0].double(), dim=-1)
-    weights = (unit @ unit.mT).clamp_min(floor)
+    weights = (unit @ unit.mT).clamp_min(AFFINITY_FLOOR)
     weights.fill_diagonal_(0)
     root_degree = weights.sum(-1).sqrt()
-    vectors = leading_eigenvectors(weights / root_degree[:, None] / root_degree[None], num_clusters, seed=seed)
+    vectors = leading_eigenvectors(weights / root_degree[:, None] / root_degree[None], num_clusters)
     embedding = vectors / root_degree[:, None]
-    return k_means(embedding[None], num_clusters, seed=seed)
+    return k_means(embedding[None], num_clusters)
 
 
 def _ordered_by_border(masks: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:

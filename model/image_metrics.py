@@ -7,7 +7,6 @@ the soft mask, as the literature on salient objects has it; GWM does not report 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -87,23 +86,6 @@ def f_beta_above(
     divisor = BETA_SQUARED * precision + recall
     score = (1 + BETA_SQUARED) * precision * recall / divisor.clamp_min(torch.finfo(torch.float64).tiny)
     return torch.where(divisor > 0, score, 0.0)
-
-
-def average_scores(images: Sequence[ImageScores]) -> dict[ImageMeasure, float]:
-    """Return the mean of every measure over images; max F_beta is the maximum of the mean curve.
-
-    Raises InputError when there are no images.
-    """
-    if not images:
-        raise InputError("no images to average: expected the scores of at least one")
-    count = len(images)
-    return {
-        "accuracy": sum(image.accuracy for image in images) / count,
-        "J": sum(image.j for image in images) / count,
-        "F_beta": sum(image.f_beta for image in images) / count,
-        "max_F_beta": float(torch.stack([image.f_curve for image in images]).mean(0).max()),
-        "MAE": sum(image.mean_absolute_error for image in images) / count,
-    }
 
 
 def _above(exceeded: Tensor, num_levels: int) -> Float[Tensor, " t"]:

@@ -19,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Size, Tensor, nn
 
 from model.errors import WeightsError
+from model.networks.backbones import RESNET50_BLOCKS, SWIN_CHANNELS, SWIN_DEPTHS, SWIN_HEADS, SWIN_WINDOW
 
 State = Mapping[str, Tensor]
 
@@ -201,13 +202,13 @@ def _swin(state: State) -> tuple[str | None, nn.Module]:
         num_heads=tuple(num_heads * 2**stage for stage in stages),  # heads double with the channels (paper, 3.3)
         num_classes=0,
     )
-    is_tiny = (channels, depths, num_heads, window) == (96, (2, 2, 6, 2), 3, 7)  # Swin, section 3.3
+    is_tiny = (channels, depths, num_heads, window) == (SWIN_CHANNELS, SWIN_DEPTHS, SWIN_HEADS[0], SWIN_WINDOW)
     return "swin-tiny" if is_tiny else None, module
 
 
 def _resnet(state: State) -> tuple[str | None, nn.Module]:
     layers = tuple(_count(state, rf"^layer{stage}\.(\d+)\.") for stage in range(1, 5))
-    return "resnet50" if layers == (3, 4, 6, 3) else None, ResNet(Bottleneck, layers, num_classes=0)
+    return "resnet50" if layers == RESNET50_BLOCKS else None, ResNet(Bottleneck, layers, num_classes=0)
 
 
 def _count(state: State, pattern: str) -> int:

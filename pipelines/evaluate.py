@@ -22,8 +22,9 @@ from tasks.devices import own_device
 from tasks.errors import ConfigError
 from tasks.evaluate import EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.features import MergingFeatures
+from tasks.json_values import with_nulls
 from tasks.registry import resolve_model
-from tasks.scores import LABEL_FREE, EvaluationReport, with_nulls
+from tasks.scores import LABEL_FREE, EvaluationReport
 
 
 @flow(name="evaluate-model")

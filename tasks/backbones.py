@@ -17,12 +17,10 @@ from tasks.weights import fetch_weights
 class Backbone:
     """Weights of a backbone, whole and under timm's names, without a classifier.
 
-    network: ``dino-vit-s8``, ``dino-vit-b8``, ``swin-tiny``, ``resnet50``, or None for another size. sha256: of the
-    file that they were read from.
+    sha256: of the file that they were read from.
     """
 
     source: str
-    network: str | None
     sha256: str
     state: dict[str, Tensor]
 
@@ -40,4 +38,4 @@ def load_backbone(
     found.require_whole(reference)
     if networks and found.network is not None and found.network not in networks:
         raise WeightsError(f"{reference} is a {found.network}: expected {' or '.join(networks)}")
-    return Backbone(source=reference, network=found.network, sha256=local.sha256, state=found.state)
+    return Backbone(source=reference, sha256=local.sha256, state=found.state)

@@ -19,10 +19,10 @@ _SILENCE_SECONDS = 30.0  # without a single byte; the slowest line still deliver
 _PIECE_BYTES = 1 << 20  # progress is told after each
 
 
-def download(
-    uri: str, path: Path, check: Callable[[Path], object], *, hint: str, on_bytes: OnBytes | None = None
-) -> None:
+def download(uri: str, path: Path, check: Callable[[Path], str], *, hint: str, on_bytes: OnBytes | None = None) -> str:
     """Copy ``uri`` (http, or what fsspec knows) to ``path`` in one step, after ``check`` has passed on the copy.
+
+    Returns what ``check`` found, so that a large file is read once.
 
     hint: what to do instead, for the error. Raises WeightsError when the source can not be read to its end or the
     copy can not be written, and what ``check`` raises, with the hint.
@@ -32,11 +32,12 @@ def download(
             path.parent.mkdir(parents=True, exist_ok=True)
             with _opened(uri) as (source, size), partial.open("wb") as target:
                 _copy(source, target, size, on_bytes)
-            check(partial)
+            found = check(partial)
             partial.replace(path)
+            return found
         except WeightsError as error:
-            found = str(error).replace(str(partial), "the download")  # the partial file is gone when this is read
-            raise WeightsError(f"{uri} is not what it should be: {found}. {hint}") from error
+            told = str(error).replace(str(partial), "the download")  # the partial file is gone when this is read
+            raise WeightsError(f"{uri} is not what it should be: {told}. {hint}") from error
         except Exception as error:  # each of fsspec's drivers has errors of its own
             raise WeightsError(f"can not download {uri} ({type(error).__name__}: {error}). {hint}") from error
 

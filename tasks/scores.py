@@ -22,6 +22,7 @@ from tasks.foreground_choices import (
     ORACLE_PER_FRAME,
     ForegroundChoice,
 )
+from tasks.json_values import with_nulls
 from tasks.rule_scores import RuleScores, average_rules
 
 Measure = Literal["J", "F"]
@@ -265,15 +266,6 @@ class EvaluationReport:
         }
 
 
-def with_nulls(tree: Any) -> Any:
-    """Return a tree of plain values with None in the place of NaN, which JSON does not know."""
-    if isinstance(tree, dict):
-        return {key: with_nulls(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [with_nulls(value) for value in tree]
-    return None if isinstance(tree, float) and math.isnan(tree) else tree
-
-
 def _average(sequences: Sequence[SequenceScores], measure: Measure, protocol: str, choice: str) -> float:
     """Average over sequences; NaN where the protocol leaves nothing of one that it needs, since less is another number.
 
@@ -301,5 +293,4 @@ __all__ = [
     "Measure",
     "Score",
     "SequenceScores",
-    "with_nulls",
 ]

@@ -172,9 +172,10 @@ def _named(
             require_weights_bytes(file)  # an error page must not become what is pinned
         return digest
 
-    if not _is_file(path):
-        download(entry.url, path, check, hint=_where_to_put(path, known), on_bytes=on_bytes)
-    digest = check(path)
+    if _is_file(path):
+        digest = check(path)
+    else:
+        digest = download(entry.url, path, check, hint=_where_to_put(path, known), on_bytes=on_bytes)
     if not entry.sha256 and not pinned:
         _pin(path, {"name": name, "url": entry.url, "sha256": digest})
     return LocalWeights(reference=name, path=path, sha256=digest, network=entry.network, converter=entry.converter)
@@ -203,10 +204,15 @@ def _at_uri(uri: str, wanted: str | None, folder: Path, on_bytes: OnBytes | None
     if wanted is None:
         raise WeightsError(f"weights at {uri} have no pinned SHA-256: add it, so that nobody can swap them unnoticed")
     path = folder / f"{wanted[:16]}-{PurePosixPath(urlsplit(uri).path).name}"
-    expected = {"asked for": wanted}
-    if not _is_file(path):
-        download(uri, path, lambda file: _checked(file, expected), hint=_where_to_put(path, wanted), on_bytes=on_bytes)
-    return LocalWeights(reference=uri, path=path, sha256=_checked(path, expected))
+
+    def check(file: Path) -> str:
+        return _checked(file, {"asked for": wanted})
+
+    if _is_file(path):
+        digest = check(path)
+    else:
+        digest = download(uri, path, check, hint=_where_to_put(path, wanted), on_bytes=on_bytes)
+    return LocalWeights(reference=uri, path=path, sha256=digest)
 
 
 def _checked(file: Path, expected: Mapping[str, str | None]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tasks.benchmarks.files import frame_folder_sequence, require_folder, stem, subfolders, unnumbered
+from tasks.benchmarks.files import annotated_folders, require_folder, unnumbered
 from tasks.benchmarks.types import BenchmarkFamily, BenchmarkSequence
 from tasks.errors import DatasetError
 from tasks.footage_files import list_folder
@@ -29,15 +29,7 @@ DAVIS16_VALIDATION = tuple(_NUM_FRAMES)
 def _read(root: str) -> dict[str, BenchmarkSequence]:
     images = require_folder(f"{root}/JPEGImages/480p", "davis16", _LAYOUT)
     masks = require_folder(f"{root}/Annotations/480p", "davis16", _LAYOUT)
-    annotated = subfolders(masks)
-    present = {
-        name: frame_folder_sequence(name, folder, {stem(mask): (mask,) for mask in list_folder(annotated[name]).images})
-        for name, folder in subfolders(images).items()
-        if name in annotated
-    }
-    if not present:
-        raise DatasetError(f"{images}: expected folders of frames, and folders of the same names in {masks}")
-    return present
+    return annotated_folders(images, masks)
 
 
 def _check(chosen: Mapping[str, BenchmarkSequence]) -> tuple[str, ...]:
@@ -58,4 +50,4 @@ def _check(chosen: Mapping[str, BenchmarkSequence]) -> tuple[str, ...]:
     return tuple(complaints)
 
 
-DAVIS16 = BenchmarkFamily(layout=_LAYOUT, read=_read, check=_check, published=DAVIS16_VALIDATION)
+DAVIS16 = BenchmarkFamily(read=_read, check=_check, published=DAVIS16_VALIDATION)

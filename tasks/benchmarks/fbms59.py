@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from model.optical_flow import GAP_PRESETS
 from tasks.benchmarks.files import (
+    annotated_folders,
     files_ending,
-    frame_folder_sequence,
     is_folder,
     last_number,
     require_folder,
@@ -95,15 +95,7 @@ def _as_distributed(root: str) -> dict[str, BenchmarkSequence]:
 
 def _as_prepared(root: str) -> dict[str, BenchmarkSequence]:
     images = require_folder(f"{root}/JPEGImages", "fbms59", _LAYOUT)
-    annotated = subfolders(require_folder(f"{root}/Annotations", "fbms59", _LAYOUT))
-    sequences = {
-        name: frame_folder_sequence(name, folder, {stem(mask): (mask,) for mask in list_folder(annotated[name]).images})
-        for name, folder in subfolders(images).items()
-        if name in annotated
-    }
-    if not sequences:
-        raise DatasetError(f"{images}: expected folders of frames, and folders of the same names in {root}/Annotations")
-    return sequences
+    return annotated_folders(images, require_folder(f"{root}/Annotations", "fbms59", _LAYOUT))
 
 
 def _distributed_sequence(name: str, folder: str) -> BenchmarkSequence:
@@ -175,7 +167,6 @@ def _check(chosen: Mapping[str, BenchmarkSequence]) -> tuple[str, ...]:
 
 
 FBMS59 = BenchmarkFamily(
-    layout=_LAYOUT,
     read=_read,
     check=_check,
     published=FBMS59_TEST,

@@ -67,6 +67,22 @@ def frame_folder_sequence(name: str, frames: str, masks: dict[str, tuple[str, ..
     )
 
 
+def annotated_folders(images: str, masks: str) -> dict[str, BenchmarkSequence]:
+    """Return the folders of frames in ``images`` that have a folder of masks in ``masks``, by their common names.
+
+    A mask belongs to the frame of its name. Raises DatasetError when there is no such pair of folders.
+    """
+    annotated = subfolders(masks)
+    found = {
+        name: frame_folder_sequence(name, folder, {stem(mask): (mask,) for mask in list_folder(annotated[name]).images})
+        for name, folder in subfolders(images).items()
+        if name in annotated
+    }
+    if not found:
+        raise DatasetError(f"{images}: expected folders of frames, and folders of the same names in {masks}")
+    return found
+
+
 def shortened(names: Sequence[object]) -> str:
     """Join names for a message, at most eight of them."""
     rest = len(names) - _SHOWN

@@ -31,4 +31,4 @@ def _read(root: str) -> dict[str, BenchmarkSequence]:
     return sequences
 
 
-RENDERED = BenchmarkFamily(layout=_LAYOUT, read=_read)
+RENDERED = BenchmarkFamily(read=_read)

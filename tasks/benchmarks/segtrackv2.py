@@ -105,7 +105,6 @@ def _complaint(name: str, sequence: BenchmarkSequence) -> str:
 
 
 SEGTRACKV2 = BenchmarkFamily(
-    layout=_LAYOUT,
     read=_read,
     check=_check,
     published=SEGTRACKV2_SEQUENCES,

@@ -106,13 +106,11 @@ class Benchmark:
 class BenchmarkFamily:
     """A dataset that models are scored on, wherever a copy of it lies.
 
-    layout: what is expected below the root, for messages.
     read: opens everything in a folder or URI; sequences by name. Raises DatasetError naming a folder that is missing.
     check: compares the sequences that were chosen with the published counts; returns notes, raises DatasetError.
     published, headline_protocol, saliency_gaps: see ``Benchmark``.
     """
 
-    layout: str
     read: Callable[[str], dict[str, BenchmarkSequence]]
     check: Callable[[Mapping[str, BenchmarkSequence]], tuple[str, ...]] = lambda chosen: ()
     published: tuple[str, ...] = ()

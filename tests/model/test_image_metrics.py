@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.border_rule import border_contact, foreground_of_two
 from model.errors import InputError
-from model.image_metrics import IMAGE_MEASURES, average_scores, f_beta_above, score_image, thresholds
+from model.image_metrics import f_beta_above, score_image, thresholds
 
 ROWS, COLUMNS = torch.meshgrid(torch.arange(6.0), torch.arange(8.0), indexing="ij")
 
@@ -96,27 +96,9 @@ def test_closed_cases() -> None:
     assert score_image(torch.full((4, 6), 0.25), left > 0).mean_absolute_error == pytest.approx(0.5)
 
 
-def test_best_threshold_is_one_for_all_images() -> None:
-    """One mask is right up to 0.3 and the other from 0.6 on: each has a perfect threshold, but no common one."""
-    target = torch.zeros(2, 4, dtype=torch.bool)
-    target[:, :2] = True
-    low, high = torch.where(target, 0.3, 0.0), torch.where(target, 0.9, 0.6)
-    scores = [score_image(low, target), score_image(high, target)]
-    assert [score.f_curve.max().item() for score in scores] == [1, 1]
-    found = average_scores(scores)
-    assert tuple(found) == IMAGE_MEASURES
-    expected = max((a + b) / 2 for a, b in zip(scores[0].f_curve.tolist(), scores[1].f_curve.tolist(), strict=True))
-    assert found["max_F_beta"] == pytest.approx(expected)
-    assert expected < 1
-    assert found["J"] == pytest.approx((0 + 0.5) / 2)
-    assert found["MAE"] == pytest.approx((0.35 + 0.35) / 2)
-
-
 def test_unusable_masks_are_refused() -> None:
     target = torch.zeros(2, 3, dtype=torch.bool)
     with pytest.raises((InputError, TypeError), match=r"\(2, 3\)|\[2,3\]"):  # the shape check of the tests is first
         score_image(torch.zeros(2, 4), target)
     with pytest.raises(InputError, match="not finite"):
         score_image(torch.full((2, 3), torch.nan), target)
-    with pytest.raises(InputError, match="no images"):
-        average_scores([])

@@ -163,7 +163,7 @@ def test_ours_stands_beside_the_papers(request_of: Any, tmp_path: Path) -> None:
     assert (shown["J paper"], shown["oracle paper"], shown["outcome"]) == (0.795, 0.815, "reused")
     assert (failed["J label-free"], failed["J paper"]) == (None, 0.745)
     assert any("ours over 2 sequences of davis16" in note for note in notes(plan, outcomes))
-
+    assert "checkpoint of k4: last step" in notes(plan, outcomes)
     assert "| K=4, quadratic | 60.0 | 50.0 |  | 70.0 | 79.5 | 81.5 | gwm | reused |" in to_markdown(plan, outcomes)
     assert "failed: TrainingError: a \\| b c |" in to_markdown(plan, outcomes)
     assert "| row | sequence | motion | border | oracle per frame |" in to_markdown(plan, outcomes)
@@ -187,6 +187,7 @@ def evaluation(reference: str) -> dict[str, Any]:
     return {
         "headline": scores[0],
         "scores": others + scores,
+        "checkpoint": "last step",
         "model": {"reference": reference},
         "sequences": [camel],
     }

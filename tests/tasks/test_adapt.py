@@ -103,7 +103,7 @@ def test_steps_are_those_that_would_follow_the_training() -> None:
 
 
 def test_the_full_rate_is_a_setting() -> None:
-    config = experiment().optimisation
+    config = tiny_experiment().optimisation
     assert adaptation_rate(config, "full") == config.learning_rate > adaptation_rate(config)
 
 

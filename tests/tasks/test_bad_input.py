@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -88,6 +88,8 @@ EXPECTED: dict[str, dict[str, str]] = {
     },
 }
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class BrokenFlow(DisEstimator):
     """An estimator that finds no number at one pixel."""
@@ -96,15 +98,6 @@ class BrokenFlow(DisEstimator):
         flow = super().flow(pairs)
         flow[:, :, 0, 0] = torch.nan
         return flow
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Pictures of a few thousand pixels gain nothing from threads, and wait for them on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def estimator_for(kind: str) -> DisEstimator:

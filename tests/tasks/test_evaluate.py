@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from model.dis import DisEstimator
 from model.foreground import all_groupings
 from model.metrics import PROTOCOLS
 from model.types import Segmentation
-from tasks.benchmarks import Benchmark, BenchmarkSequence, open_benchmark
+from tasks.benchmarks import BenchmarkSequence, open_benchmark
 from tasks.errors import FootageError, GwmError, ModelNotFoundError
 from tasks.evaluate import EvaluationJob, EvaluationProgress, evaluate, log_evaluation
 from tasks.evaluate_sequence import choose_groupings, evaluate_sequence, worst_frames
@@ -38,31 +37,13 @@ from tests.shared import DAVIS, GOLDEN, shared_or_skip
 from tests.tasks.moving_square import ColourMethod, square_clip, write_davis
 from tests.tasks.tiny_models import saved_model
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Pictures of a few thousand pixels gain nothing from threads, and wait for them on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def dog(tmp_path: Path) -> BenchmarkSequence:
     root = write_davis(tmp_path / "davis", {"dog": square_clip(10)})
     return open_benchmark("davis16", str(root)).sequences[0]
-
-
-@pytest.fixture
-def benchmark_of_two(tmp_path: Path) -> Benchmark:
-    clips = {"dog": square_clip(6), "libby": square_clip(5, seed=1)}
-    return open_benchmark("davis16", str(write_davis(tmp_path / "davis", clips)))
-
-
-@pytest.fixture
-def model_uri(tmp_path: Path) -> str:
-    return saved_model(tmp_path / "model")
 
 
 def test_known_object_scores_near_one_without_labels(dog):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +20,11 @@ from model.methods.gwm import GwmConfig
 from model.types import Segmentation
 from tasks.benchmarks.images import ImageBenchmark, open_image_benchmark
 from tasks.errors import DatasetError, ModelNotFoundError
-from tasks.evaluate_image import ImageSegmenter, evaluate_image, network_size_for, parse_network_size
+from tasks.evaluate_image import ImageResult, ImageSegmenter, evaluate_image, network_size_for, parse_network_size
 from tasks.evaluate_images import (
     ImageEvaluationJob,
     ImageProgress,
+    _Collected,
     evaluate_images,
     log_image_evaluation,
 )
@@ -39,15 +39,8 @@ from tasks.refine import MaskRefiner
 from tasks.settings import Settings
 from tests.tasks.moving_square import ColourMethod
 from tests.tasks.small_images import write_images
-from tests.tasks.tiny_models import saved_model
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -55,11 +48,6 @@ def three_images(tmp_path: Path) -> ImageBenchmark:
     """Of 41x33 pixels, which neither 16 nor 32 divides; PNG, so that the object is of one colour."""
     write_images(tmp_path, "ecssd", ["a", "b", "c"], height=41, width=33, extension="png")
     return open_image_benchmark("ecssd", str(tmp_path))
-
-
-@pytest.fixture
-def model_uri(tmp_path: Path) -> str:
-    return saved_model(tmp_path / "model")
 
 
 class ColourAtAnySize(ColourMethod):
@@ -204,6 +192,23 @@ def test_averages_follow_from_the_images(three_images, model_uri):
     metrics = report.metrics()
     assert metrics["ecssd/J/label-free"] == report.headline.value
     assert metrics["ecssd/MAE/oracle-per-image"] == report.score("MAE", ORACLE_PER_IMAGE).value
+
+
+def test_best_threshold_is_one_for_all_images(three_images, model_uri):
+    """One mask is right up to 0.3 and the other from 0.6 on: each has a perfect threshold, but no common one."""
+    target = torch.zeros(2, 4, dtype=torch.bool)
+    target[:, :2] = True
+    low, high = torch.where(target, 0.3, 0.0), torch.where(target, 0.9, 0.6)
+    curves = [score_image(soft, target).f_curve for soft in (low, high)]
+    assert [curve.max().item() for curve in curves] == [1, 1]
+    report = evaluate_images(ImageEvaluationJob(model_uri=model_uri, num_pictured=0), three_images).report
+    collected = _Collected(0)
+    for image, curve in zip(report.images, curves, strict=False):
+        collected.add(ImageResult(row=image, f_curves={LABEL_FREE: curve.numpy()}, tiles={}))
+    of_two = replace(report, images=report.images[:2], f_curves={LABEL_FREE: collected.curves[LABEL_FREE] / 2})
+    best = of_two.score("max_F_beta", LABEL_FREE)
+    assert best.value == pytest.approx(max((a + b) / 2 for a, b in zip(*map(list, curves), strict=True)))
+    assert best.value < 1
 
 
 def test_page_shows_the_worst_images_first(three_images, model_uri):

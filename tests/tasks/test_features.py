@@ -9,24 +9,10 @@ import pytest
 
 from model.networks.dino_vit import DinoKeys
 from model.weights import save_state_dict
-from tasks.benchmarks import Benchmark, open_benchmark
 from tasks.errors import GwmError
 from tasks.evaluate import EvaluationJob, evaluate
 from tasks.features import MergingFeatures
 from tasks.scores import GROUND_TRUTH_PER_FRAME
-from tests.tasks.moving_square import square_clip, write_davis
-from tests.tasks.tiny_models import saved_model
-
-
-@pytest.fixture
-def benchmark_of_two(tmp_path: Path) -> Benchmark:
-    clips = {"dog": square_clip(6), "libby": square_clip(5, seed=1)}
-    return open_benchmark("davis16", str(write_davis(tmp_path / "davis", clips)))
-
-
-@pytest.fixture
-def model_uri(tmp_path: Path) -> str:
-    return saved_model(tmp_path / "model")
 
 
 @pytest.mark.parametrize("name", ["colour", "motion", "dino"])

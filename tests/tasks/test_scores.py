@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from tasks.benchmarks import Benchmark, open_benchmark
+from tasks.benchmarks import open_benchmark
 from tasks.errors import FootageError
 from tasks.evaluate import EvaluationJob, SequenceWorker, evaluate
 from tasks.report import render_report
 from tasks.scores import LABEL_FREE, FrameScores
 from tasks.segment_clip import ClipOptions
 from tests.tasks.moving_square import square_clip, write_davis
-from tests.tasks.tiny_models import saved_model
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def benchmark_of_two(tmp_path: Path) -> Benchmark:
-    clips = {"dog": square_clip(6), "libby": square_clip(5, seed=1)}
-    return open_benchmark("davis16", str(write_davis(tmp_path / "davis", clips)))
-
-
-@pytest.fixture
-def model_uri(tmp_path: Path) -> str:
-    return saved_model(tmp_path / "model")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_sequence_of_empty_frames_is_null_under_rcf_and_counts_elsewhere(benchmark_of_two, model_uri):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from model.dis import DisEstimator
@@ -23,14 +22,7 @@ from tasks.segment import SegmentProgress, SegmentResult, segment
 from tests.tasks.moving_square import HEIGHT, WIDTH, ColourMethod, loaded, overlap, square_clip
 from tests.tasks.test_report import Links
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Pictures of a few thousand pixels gain nothing from threads, and wait for them on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def write_video(path: Path, num_frames: int, *, fps: float = 25, times: list[float] | None = None, **size: int) -> Path:

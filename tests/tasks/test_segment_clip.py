@@ -17,14 +17,7 @@ from tasks.probability_spool import ProbabilitySpool
 from tasks.segment_clip import ClipOptions, ClipSegmenter, native_mask
 from tests.tasks.moving_square import HEIGHT, WIDTH, ColourMethod, overlap, square_clip
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Pictures of a few thousand pixels gain nothing from threads, and wait for them on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def segmenter(**options: object) -> ClipSegmenter:
