@@ -20,6 +20,7 @@ from model.methods.base import Method
 from model.methods.gwm import resize_flow, resize_image
 from tasks.catalog import open_dataset
 from tasks.checkpoint_choice import CandidateScores, choose_checkpoint, describe_choice
+from tasks.clip_filter import training_clips
 from tasks.config import ExperimentConfig
 from tasks.dataset import FrameReader
 from tasks.errors import TrainingError
@@ -172,7 +173,8 @@ class _Pairs:
 def _read_pairs(method: Method, experiment: ExperimentConfig, datasets: Sequence[DatasetPin]) -> _Pairs:
     data, size = experiment.data, experiment.method.image_size
     snapshots = [open_dataset(pin.uri, pin.version) for pin in datasets]
-    reader = FrameReader(*(training_part(snapshot, data.held_out_percent) for snapshot in snapshots))
+    kept = [training_clips(training_part(snapshot, data.held_out_percent), data) for snapshot in snapshots]
+    reader = FrameReader(*kept)
     plan = plan_sampling(
         seed=_SEED,
         clips=reader.clips,
