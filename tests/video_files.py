@@ -84,6 +84,22 @@ def write_video(
     return path
 
 
+def repeat_video(source: Path, target: Path, times: int) -> Path:
+    """The packets of ``source`` over and over: an hour of video in seconds, since nothing is encoded again."""
+    with av.open(str(source)) as recorded, av.open(str(target), "w") as container:
+        stream = recorded.streams.video[0]
+        packets = [(bytes(p), p.pts, p.dts, p.is_keyframe) for p in recorded.demux(stream) if p.dts is not None]
+        length = max(pts for _, pts, _, _ in packets) + packets[0][3] * stream.duration // stream.frames
+        copy = container.add_stream_from_template(stream)
+        for number in range(times):
+            for data, pts, dts, is_keyframe in packets:
+                packet = av.Packet(data)
+                packet.stream, packet.time_base, packet.is_keyframe = copy, stream.time_base, is_keyframe
+                packet.pts, packet.dts = pts + number * length, dts + number * length
+                container.mux(packet)
+    return target
+
+
 def write_audio(path: Path, seconds: float = 0.5) -> Path:
     """A container that holds sound only."""
     with av.open(str(path), "w") as container:

@@ -21,6 +21,7 @@ from tests.video_files import (
     frame_number,
     numbered_frames,
     red_corner,
+    repeat_video,
     write_video,
 )
 
@@ -167,6 +168,25 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
         assert len(list(frames)) == 1
     finally:
         gc.enable()
+
+
+def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    """Of this process and the one that decodes, together, at 1080p; an hour of it is in ``benchmarks/decode.py``."""
+    images = [np.roll(numbered_frames(1, 1920, 1080)[0], 8 * number, axis=1) for number in range(12)]
+    short = write_video(tmp_path / "short.mp4", images, frame_rate=12, codec_options={"preset": "ultrafast"})
+    long = repeat_video(short, tmp_path / "long.mp4", 20)
+
+    def peak_bytes(path: Path) -> int:
+        peak = num_frames = 0
+        for _ in iterate_frames(clip_of(path)):
+            num_frames += 1
+            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            peak = max(peak, sum(process.memory_info().rss for process in processes if process.is_running()))
+        assert num_frames == (12 if path == short else 240)
+        return peak
+
+    peak_bytes(short)  # the server of children, and what this process keeps
+    assert peak_bytes(long) < peak_bytes(short) + 40 * 2**20  # 6 frames; all of them would be 1.5 GB
 
 
 def test_frames_stream(tmp_path: Path) -> None:

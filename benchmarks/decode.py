@@ -1,0 +1,103 @@
+"""Decoding in a confined process per clip against a bare PyAV loop in this one: speed, what a clip costs, memory.
+
+The loop is what a script without protection does: open, decode, convert to RGB. Both yield the same arrays, which is
+checked. 480p is 300 frames of a texture that moves, H.264 at CRF 23; what a clip costs is measured on two frames of
+64 x 48; memory on 1080p at 5 frames per second, an hour of it against a minute, of both processes together.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from benchmarks.timing import best_seconds, print_ratios
+from tasks.decode import DecodeOptions, iterate_frames
+from tasks.decode_limits import DecodeLimits
+from tasks.footage import FootageItem
+from tests.video_files import numbered_frames, repeat_video, write_video
+
+_MINUTE_FRAME_RATE = 5
+
+
+def main() -> None:
+    """Print the three comparisons."""
+    with tempfile.TemporaryDirectory() as folder:
+        _compare_speed(write_video(Path(folder) / "480p.mp4", _moving_texture(300), codec_options={"crf": "23"}))
+        _compare_overhead(write_video(Path(folder) / "two_frames.mp4", numbered_frames(2)))
+        _compare_memory(Path(folder))
+
+
+def _compare_speed(video: Path) -> None:
+    for ours, bare in zip(_ours(video), _bare(video), strict=True):
+        assert np.array_equal(ours, bare)
+    candidates = {"bare PyAV, this process": lambda: _exhaust(_bare(video)), "confined": lambda: _exhaust(_ours(video))}
+    print_ratios("decode 300 frames of 480x854", best_seconds(candidates, rounds=3), peer="bare PyAV, this process")
+
+
+def _compare_overhead(video: Path) -> None:
+    def spaced(frames: Iterator[NDArray[np.uint8]]) -> float:
+        time.sleep(0.05)  # flow and encoding come between clips: time in which the next process is made
+        started = time.perf_counter()
+        _exhaust(frames)
+        return time.perf_counter() - started
+
+    pairs = [(spaced(_ours(video)), spaced(_bare(video))) for _ in range(30)]
+    ours, bare = (sorted(times) for times in zip(*pairs, strict=True))
+    print("overhead per clip beside decoding")
+    for name, at in (("best", 0), ("median", len(pairs) // 2)):
+        print(f"  {name:<46} {(ours[at] - bare[at]) * 1e3:10.3f} ms")
+
+
+def _compare_memory(folder: Path) -> None:
+    seconds = [np.roll(_moving_texture(1, 1080, 1920)[0], 4 * number, axis=1) for number in range(_MINUTE_FRAME_RATE)]
+    options = {"preset": "ultrafast", "crf": "35"}
+    second = write_video(folder / "second.mp4", seconds, frame_rate=_MINUTE_FRAME_RATE, codec_options=options)
+    peaks = {}
+    for name, times in (("warm up", 2), ("one minute", 60), ("one hour", 3600)):
+        video = repeat_video(second, folder / "long.mp4", times)
+        started = time.perf_counter()
+        peaks[name], num_frames = _peak_bytes(video)
+        if name != "warm up":
+            took = time.perf_counter() - started
+            print(f"memory, {name} of 1080p: {peaks[name] / 2**20:.1f} MiB, {num_frames} frames in {took:.0f} s")
+    print(f"  the hour takes {(peaks['one hour'] - peaks['one minute']) / 2**20:+.1f} MiB")
+
+
+def _peak_bytes(video: Path) -> tuple[int, int]:
+    peak = num_frames = 0
+    for num_frames, _ in enumerate(_ours(video, DecodeOptions(max_side=854)), start=1):
+        if num_frames % 20 == 1:
+            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            peak = max(peak, sum(process.memory_info().rss for process in processes))
+    return peak, num_frames
+
+
+def _ours(video: Path, options: DecodeOptions | None = None) -> Iterator[NDArray[np.uint8]]:
+    item = FootageItem(uri=str(video), clip=video.stem, kind="video")
+    for frame in iterate_frames(item, options or DecodeOptions(), DecodeLimits()):
+        yield frame.image
+
+
+def _bare(video: Path) -> Iterator[NDArray[np.uint8]]:
+    with av.open(str(video)) as container:
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def _exhaust(frames: Iterator[NDArray[np.uint8]]) -> None:
+    for _ in frames:
+        pass
+
+
+def _moving_texture(num_frames: int, height: int = 480, width: int = 854) -> list[NDArray[np.uint8]]:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width + 2 * num_frames, 3), np.uint8)
+    texture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
+    return [np.ascontiguousarray(texture[:, 2 * start :][:, :width]) for start in range(num_frames)]
