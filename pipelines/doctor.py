@@ -27,6 +27,7 @@ from packaging.requirements import Requirement
 from model.errors import GwmError
 from pipelines import services
 from pipelines.local_stack import MLFLOW_PORT, PREFECT_PORT
+from tasks.decode_session import confinement
 from tasks.settings import Settings
 from tasks.storage import location, prove_writable
 from tasks.weights import NAMED_WEIGHTS, cached_file
@@ -62,6 +63,7 @@ def examine(settings: Settings, *, places: tuple[str, ...] = (), offline: bool =
         _accelerators,
         lambda: _machine(settings),
         _codecs,
+        _confinement,
         lambda: _weights(settings, offline),
         lambda: _storage(settings, places),
         lambda: _ports(settings),
@@ -139,6 +141,20 @@ def _codecs() -> list[Finding]:
         )
         for kind, name in (("decoder", "h264"), ("decoder", "hevc"), ("decoder", "vp9"), ("encoder", "libx264"))
     ]
+
+
+def _confinement() -> list[Finding]:
+    """Decode in a process as untrusted footage is, and tell what holds it back on this machine."""
+    try:
+        found = confinement()
+    except GwmError as error:
+        return [Finding(area="video", name="decoding process", status="fail", detail=str(error))]
+    holds = {"no network": found.has_no_network, "system calls filtered": found.has_filtered_calls}
+    missing = [name for name, is_so in holds.items() if not is_so]
+    if not missing:
+        return [Finding(area="video", name="decoding process", status="ok", detail=", ".join(["confined", *holds]))]
+    detail = f"limits on time and memory hold, not: {', '.join(missing)}; ingest only footage that you trust"
+    return [Finding(area="video", name="decoding process", status="warn", detail=detail)]
 
 
 def _weights(settings: Settings, offline: bool) -> list[Finding]:

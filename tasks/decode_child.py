@@ -7,6 +7,8 @@ hangs up. Jobs:
 ``video``    header, then frame after frame, as far ahead as there is room in the shared memory
 ``images``   one image or mask per request
 
+``confinement`` only tells whether system calls are filtered, for ``gwm doctor``.
+
 Whatever the footage does to it, the other side sees a refusal, silence beyond a limit, or its end.
 """
 
@@ -182,7 +184,7 @@ def _opened(job: dict[str, Any], link: _Link) -> BinaryIO:
 
 def _probe(job: dict[str, Any], limits: DecodeLimits, link: _Link) -> None:
     with VideoReader(_opened(job, link), job["name"], limits) as video:
-        link.channel.send({"header": asdict(video.header_with_first_frame()), "filtered": job["filtered"]})
+        link.channel.send({"header": asdict(video.header_with_first_frame())})
 
 
 def _video(job: dict[str, Any], limits: DecodeLimits, link: _Link) -> None:
@@ -226,8 +228,13 @@ def _requests(link: _Link) -> Iterator[dict[str, Any]]:
         yield link._wait_for("image")
 
 
+def _tell_confinement(job: dict[str, Any], limits: DecodeLimits, link: _Link) -> None:
+    link.channel.send({"filtered": job["filtered"]})
+
+
 _JOBS: dict[str, Callable[[dict[str, Any], DecodeLimits, _Link], None]] = {
     "probe": _probe,
     "video": _video,
     "images": _images,
+    "confinement": _tell_confinement,
 }

@@ -7,6 +7,7 @@ and ends with the caller, of whom it holds one end of a socket.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -30,6 +31,8 @@ def main() -> None:
     harden_server()
     has_no_network = leave_network()
     warm_up()
+    gc.collect()
+    gc.freeze()  # children that collect do not copy what all share
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who then hangs up
     silence = os.open(os.devnull, os.O_RDWR)
     os.dup2(silence, 2)  # what decoders print about footage; errors of the start were shown

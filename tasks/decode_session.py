@@ -1,38 +1,50 @@
 """The asking side: one process per clip decodes it, and this side reads the file, waits, and keeps the limits.
 
-A process of ours has one server of such processes (``tasks/decode_server.py``), started at the first clip. The child
+A process of ours has one server of such processes (``tasks/decode_process.py``), started at the first clip. The child
 gets bytes only as it asks for them, and this side is where all limits that a broken child would not keep are kept:
 time, number and length of frames, bytes.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any, BinaryIO, cast
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.decode_channel import Channel, ChannelError, SharedBlock
+from tasks.decode_channel import ChannelError, SharedBlock
 from tasks.decode_limits import DecodeLimits
-from tasks.errors import REJECTION_REASONS, FootageError, ServiceError
+from tasks.decode_process import start_child
+from tasks.errors import REJECTION_REASONS, FootageError
 
 _WINDOW_BYTES = 1 << 20  # of the file at a time
 _AHEAD_BYTES = 32 << 20
 """Pictures that a child may make ahead, at least 2 and at most 8: a slow reader does not stop it, nor fill memory."""
 _MIN_SLOTS, _MAX_SLOTS = 2, 8
-_START_SECONDS = 120.0  # imports, on a disk that has not seen them
-_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 _BYTES_PER_PIXEL = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confinement:
+    """What holds on this machine: see ``tasks/decode_sandbox.py``."""
+
+    has_no_network: bool
+    has_filtered_calls: bool
+
+
+def confinement() -> Confinement:
+    """Start a child and ask. Raises FootageError or ServiceError where footage could not be decoded either."""
+    with DecodeSession({"do": "confinement", "name": "no footage"}, DecodeLimits()) as session:
+        answer = session.answer()
+        return Confinement(
+            has_no_network=bool(session.server.ready.get("no_network")),
+            has_filtered_calls=bool(answer.get("filtered")),
+        )
 
 
 class DecodeSession:
@@ -48,7 +60,7 @@ class DecodeSession:
         if source is not None:
             self._num_bytes = self._length_of(source)
             limits.check_bytes(self._num_bytes, self._name)
-        self._server, self._pid, self._channel = _start_child()
+        self.server, self._pid, self._channel = start_child()
         self._window = SharedBlock.create(_WINDOW_BYTES)
         told = {**job, "limits": asdict(limits), "window_bytes": _WINDOW_BYTES, "num_bytes": self._num_bytes}
         self._tell(told, self._window.fd)
@@ -59,7 +71,7 @@ class DecodeSession:
     def __exit__(self, *exception: object) -> None:
         """End the child, whatever it is doing."""
         if self._pid:
-            self._server.end(self._pid)
+            self.server.end(self._pid)
         self._pid = 0
         self._channel.close()
         self._window.close()
@@ -142,7 +154,7 @@ class DecodeSession:
 
     def _death(self, said: str) -> FootageError:
         pid, self._pid = self._pid, 0
-        status = self._server.end_and_wait(pid)
+        status = self.server.end_and_wait(pid)
         if status == -signal.SIGXCPU:
             return FootageError("timeout", f"{self._name}: {self._limits.expected('cpu_seconds', 's of CPU time')}")
         how = f"was killed by {signal.Signals(-status).name}" if status is not None and status < 0 else said
@@ -174,107 +186,6 @@ class DecodeSession:
     def _tell(self, message: dict[str, Any], fd: int | None = None) -> None:
         with suppress(ChannelError):  # of a child that died the end is read, and how it died
             self._channel.send(message, fd)
-
-
-class _Server:
-    """The server of children of this process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tasks.decode_server", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                env=_bare_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for this process
-            )
-        self._channel = Channel(ours)
-        try:
-            self.ready, _ = self._channel.receive(_START_SECONDS)
-        except (ChannelError, TimeoutError) as error:
-            self._process.kill()
-            self.close()
-            raise ServiceError(
-                f"the process that decodes footage did not start ({error or 'no answer'}); run "
-                f"'{sys.executable} -m tasks.decode_server' and look at what it prints"
-            ) from error
-
-    def start(self) -> tuple[int, Channel]:
-        """A new child and the channel to it."""
-        with self._lock:
-            self._channel.send({"do": "start"})
-            message, fd = self._channel.receive(_START_SECONDS)
-        if fd is None:
-            raise ChannelError("gave no child")
-        return int(message["pid"]), Channel(socket.socket(fileno=fd))
-
-    def end(self, pid: int) -> None:
-        """Kill a child without waiting for its end."""
-        with self._lock, suppress(ChannelError):
-            self._channel.send({"do": "end", "pid": pid})
-
-    def end_and_wait(self, pid: int) -> int | None:
-        """How a child ended: exit status, or minus a signal; None when its server is gone too."""
-        with self._lock, suppress(ChannelError, TimeoutError):
-            self._channel.send({"do": "wait", "pid": pid})
-            return cast(int, self._channel.receive(_START_SECONDS)[0]["status"])
-        return None
-
-    def close(self) -> None:
-        """End the server and its children."""
-        self._channel.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_START_SECONDS)
-
-
-class _Servers:
-    """One server per process of ours, also in one that was forked from another that had one."""
-
-    def __init__(self) -> None:
-        self._by_process: dict[int, _Server] = {}
-        self._lock = threading.Lock()
-
-    def get(self) -> _Server:
-        with self._lock:
-            server = self._by_process.get(os.getpid())
-            if server is None:
-                server = self._by_process[os.getpid()] = _Server()
-                atexit.register(self.close)
-            return server
-
-    def close(self) -> None:
-        with self._lock:
-            server = self._by_process.pop(os.getpid(), None)
-        if server is not None:
-            server.close()
-
-
-_SERVERS = _Servers()
-
-
-def _start_child() -> tuple[_Server, int, Channel]:
-    """A new child, with its server; a server that was killed is replaced, once."""
-    try:
-        server = _SERVERS.get()
-        return server, *server.start()
-    except (ChannelError, TimeoutError):
-        _SERVERS.close()
-    try:
-        server = _SERVERS.get()
-        return server, *server.start()
-    except (ChannelError, TimeoutError) as error:
-        raise ServiceError(f"the process that decodes footage ended twice ({error}); is memory short?") from error
-
-
-def _bare_environment() -> dict[str, str]:
-    """What the child needs to import us, and nothing else: no credentials."""
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a process with threads can not be forked
-    paths = [os.path.abspath(path) for path in sys.path]  # noqa: PTH100 - '' is the current folder
-    return {**kept, **one_thread, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _refusal(message: dict[str, Any]) -> FootageError:

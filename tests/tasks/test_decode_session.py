@@ -17,7 +17,7 @@ from PIL import Image
 from tasks.decode import iterate_frames, probe
 from tasks.decode_channel import MAX_MESSAGE_BYTES, Channel, ChannelError
 from tasks.decode_limits import DecodeLimits
-from tasks.decode_session import DecodeSession
+from tasks.decode_session import DecodeSession, confinement
 from tasks.errors import FootageError, InputError, RejectionReason
 from tasks.settings import Settings
 from tests.decoded import clip_of
@@ -226,3 +226,14 @@ def test_nothing_is_left_open(long_video: Path) -> None:
         frames.close()  # type: ignore[attr-defined]
     assert psutil.Process().num_fds() == before
     assert len(decoders()) <= 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="both are Linux's")
+def test_this_machine_confines() -> None:
+    assert confinement().has_filtered_calls
+
+
+def test_more_threads_decode_the_same(long_video: Path) -> None:
+    one, four = ([f.image for f in iterate_frames(clip_of(long_video), limits=DecodeLimits(threads=n))] for n in (1, 4))
+    assert len(one) == len(four) == 40
+    assert all((first == second).all() for first, second in zip(one, four, strict=True))
