@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from model.errors import GwmError
 from pipelines.commands import ablate, adapt, data, inspection, machine, models, output, weights
+from tasks.errors import printable
 
 
 class _ExplainingGroup(TyperGroup):
@@ -25,7 +26,8 @@ class _ExplainingGroup(TyperGroup):
         except (GwmError, OSError) as error:  # a full disk or a missing folder needs no traceback either
             if ctx.params.get("debug"):
                 raise
-            Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="bold red", markup=False)
+            message = "\n".join(printable(line) for line in str(error).split("\n"))  # names may hold anything
+            Console(stderr=True, soft_wrap=True).print(f"error: {message}", style="bold red", markup=False)
             raise typer.Exit(1) from error
 
 
@@ -64,10 +66,12 @@ def _example(text: str) -> str:
     return f"Example: {text}"
 
 
+app.command(epilog=_example("gwm plan ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"))(data.plan)
 app.command(epilog=_example("gwm ingest ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"))(data.ingest)
 app.command(epilog=_example("gwm datasets ./dataset"))(data.datasets)
 app.command(epilog=_example("gwm show ./dataset --version 3"))(inspection.show)
 app.command(epilog=_example("gwm trace ./masks/holiday/masks/00000.png"))(inspection.trace)
+app.command(epilog=_example("gwm rejected ./dataset --reason corrupt"))(data.rejected)
 app.command(
     epilog=_example("gwm train --experiment gwm_unet_davis16 --dataset ./dataset --set optimisation.num_steps=500")
 )(models.train)

@@ -15,11 +15,22 @@ from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
 from tasks.catalog import dataset_exists, open_dataset
 from tasks.cluster import ray_session
-from tasks.errors import InputError
+from tasks.dead_letters import parse_reasons
+from tasks.error_budget import over_budget
+from tasks.errors import ErrorBudgetError, InputError
 from tasks.gaps import parse_gaps
-from tasks.identity import Recipe
-from tasks.ingest import BatchResult, VideoOutcome, finish_ingest, ingest_batch, make_recipe, prepare_ingest
-from tasks.ingest_plan import IngestPlan, PlannedVideo
+from tasks.identity import DEFAULT_JPEG_QUALITY, Recipe, ShotDetection
+from tasks.ingest import (
+    BatchResult,
+    VideoOutcome,
+    finish_ingest,
+    ingest_batch,
+    make_recipe,
+    prepare_ingest,
+    prune_planned,
+    rename_planned,
+)
+from tasks.ingest_plan import MAX_ATTEMPTS, IngestPlan, IngestPolicy, PlannedVideo
 
 BATCH_VIDEOS = 200  # one Prefect task, one transaction, one unit of retry
 Value = TypeVar("Value")
@@ -37,24 +48,44 @@ def ingest_footage(
     weights: str | None = None,
     sha256: str | None = None,
     gaps: str = "davis",
+    jpeg_quality: int = DEFAULT_JPEG_QUALITY,
+    shots: ShotDetection = "auto",
     batch_videos: int = BATCH_VIDEOS,
     allow_empty: bool = False,
     keep_recipe: bool = False,
+    prune: bool = False,
+    retry: list[str] | None = None,
+    max_attempts: int = MAX_ATTEMPTS,
+    max_rejected: float | None = None,
 ) -> dict[str, Any]:
     """Ingest what is new in ``sources`` into ``dataset``, batch by batch.
 
     allow_empty: a schedule looks at places that may hold nothing yet; without it that is an error.
     keep_recipe: make new rows as most of the dataset was made, whatever the other parameters say; without it another
     recipe makes every video anew. Only ``weights``, a place and not part of the recipe, is still asked.
+    prune: remove videos whose source, under one of ``sources``, is gone.
+    retry: reasons of the dead letters that are tried again, or all. max_attempts: of footage refused for a reason that
+    may pass. max_rejected: percentage of refused footage above which the flow fails, once everything is recorded.
     Returns counts, the dataset's version and up to MAX_ROWS lines of what became of each video.
     """
     started = time.monotonic()
-    recipe = choose_recipe(estimator, weights, sha256, gaps, fps, max_side, dataset if keep_recipe else None)
-    plan = plan_videos(sources, dataset, recipe, allow_empty)
+    policy = make_policy(prune, retry, max_attempts, max_rejected)
+    kept_from = dataset if keep_recipe else None
+    recipe = choose_recipe(estimator, weights, sha256, gaps, fps, max_side, kept_from, jpeg_quality, shots)
+    plan = plan_videos(sources, dataset, recipe, allow_empty, policy)
+    rename(plan, dataset)
     results = ingest_batches(plan, dataset, weights, batch_videos)
+    remove(plan, dataset)
     summary = summarise(_unsearched(plan), _unsearched(results), dataset, time.monotonic() - started)
     publish_ingest(summary)
+    keep_to_budget(summary, max_rejected)
     return summary
+
+
+def make_policy(prune: bool, retry: list[str] | None, max_attempts: int, max_rejected: float | None) -> IngestPolicy:
+    """Check what the user wants done about footage that was refused or is gone; raises InputError."""
+    over_budget(0, 0, max_rejected)
+    return IngestPolicy(prune=prune, retry=parse_reasons(retry or ()), max_attempts=max_attempts)
 
 
 @task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
@@ -66,6 +97,8 @@ def choose_recipe(
     fps: float | None,
     max_side: int | None,
     kept_from: str | None = None,
+    jpeg_quality: int = DEFAULT_JPEG_QUALITY,
+    shots: ShotDetection = "auto",
 ) -> Recipe:
     """Fix everything that decides what rows hold; fetches the estimator's weights, so that this fails first.
 
@@ -89,6 +122,8 @@ def choose_recipe(
         gaps=parse_gaps(gaps),
         fps=fps,
         max_side=max_side,
+        jpeg_quality=jpeg_quality,
+        shots=shots,
     )
 
 
@@ -101,15 +136,42 @@ def recipe_in_use(dataset: str) -> Recipe | None:
 
 
 @task(retries=2, retry_delay_seconds=[5, 30], **NOT_FOR_BAD_INPUT)
-def plan_videos(sources: list[str], dataset: str, recipe: Recipe, allow_empty: bool) -> IngestPlan:
+def plan_videos(
+    sources: list[str], dataset: str, recipe: Recipe, allow_empty: bool, policy: IngestPolicy
+) -> IngestPlan:
     """Find and hash the footage, and compare it with what the dataset holds."""
     try:
-        return prepare_ingest(sources, dataset, recipe)
+        with Progress("read footage", key="plan") as progress:
+            return prepare_ingest(sources, dataset, recipe, policy=policy, on_progress=progress)
     except InputError as error:
         if not allow_empty:
             raise
         get_run_logger().warning("nothing to ingest: %s", error)
         return IngestPlan(recipe=recipe, videos=())
+
+
+def rename(plan: IngestPlan, dataset: str) -> None:
+    """Record the new names of renamed videos; no task is started when there are none."""
+    if plan.to_rename:
+        rename_videos(_unsearched(plan), dataset)
+
+
+def remove(plan: IngestPlan, dataset: str) -> None:
+    """Remove the videos that the plan removes; no task is started when there are none."""
+    if plan.to_remove:
+        remove_videos(_unsearched(plan), dataset)
+
+
+@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
+def rename_videos(plan: IngestPlan, dataset: str) -> int | None:
+    """Make one transaction of all renames."""
+    return rename_planned(plan, dataset)
+
+
+@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
+def remove_videos(plan: IngestPlan, dataset: str) -> int | None:
+    """Make one transaction of all removals."""
+    return prune_planned(plan, dataset)
 
 
 def ingest_batches(plan: IngestPlan, dataset: str, weights: str | None, batch_videos: int) -> list[BatchResult]:
@@ -152,6 +214,13 @@ def publish_ingest(summary: dict[str, Any]) -> None:
     publish_table(summary["videos"], key="ingest-videos", description="What became of each video")
 
 
+def keep_to_budget(summary: dict[str, Any], max_rejected: float | None) -> None:
+    """Fail the flow, now that everything is recorded, when too much was refused; raises ErrorBudgetError."""
+    over = over_budget(summary["num_ingested"], summary["num_rejected"], max_rejected)
+    if over:
+        raise ErrorBudgetError(over, summary)
+
+
 def _unsearched(value: Value) -> Value:
     """Keep Prefect from searching thousands of videos for futures; the task gets the value itself."""
     return cast(Value, quote(value))
@@ -167,6 +236,8 @@ def _summary(version: int | None, outcomes: tuple[VideoOutcome, ...]) -> dict[st
         "num_ingested": by_status["ingested"],
         "num_skipped": by_status["skipped"],
         "num_rejected": by_status["rejected"],
+        "num_renamed": by_status["renamed"],
+        "num_removed": by_status["removed"],
         "num_frames": sum(outcome.num_frames for outcome in outcomes),
         "reasons": [
             {"status": status, "reason": reason, "videos": number} for (status, reason), number in by_reason.items()

@@ -3,7 +3,7 @@
 ``<dataset>/frames`` is the table over the Parquet shards; ``<dataset>/rejected``
 (``tasks/dead_letters.py``) tells what was refused. Shards are immutable files that nobody sees until one
 transaction names them, so a killed writer leaves nothing visible. All that is answered here comes from the
-Delta log; no shard is opened.
+Delta log; no shard is opened. ``tasks/publish.py`` adds videos, ``tasks/revisions.py`` renames and removes them.
 
 In every version a video appears once, with all its shots: publishing it under a new recipe removes its rows
 of the old one.
@@ -48,7 +48,7 @@ def open_dataset(uri: str, version: int | None = None) -> DatasetSnapshot:
     table = open_table(table_uri(uri, FRAMES_TABLE), version)
     require_frame_columns((field.name for field in table.schema().fields), uri)
     created = datetime.fromtimestamp(table.metadata().created_time / 1000, UTC)
-    return DatasetSnapshot(uri=uri, version=table.version(), videos=_videos(table, uri), created=created)
+    return DatasetSnapshot(uri=uri, version=table.version(), videos=videos_of_table(table, uri), created=created)
 
 
 def present_videos(uri: str) -> tuple[StoredVideo, ...]:
@@ -102,7 +102,8 @@ def is_present(uri: str, video_id: str) -> bool:
         return bool(ledger.shards_of([video_id]))
 
 
-def _videos(table: DeltaTable, place: str) -> tuple[StoredVideo, ...]:
+def videos_of_table(table: DeltaTable, place: str) -> tuple[StoredVideo, ...]:
+    """Videos of the version that an open frames table is at."""
     return videos_of_actions(pa.table(table.get_add_actions(flatten=True)).to_pylist(), place)
 
 

@@ -6,15 +6,15 @@ One row per source and content; being refused again raises its count. Reasons co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 
 from tasks.delta import TABLE_PROPERTIES, commit_properties, open_table, retry_commit, table_exists, table_uri
-from tasks.errors import RejectionReason
+from tasks.errors import REJECTION_REASONS, InputError, RejectionReason
 from tasks.storage import storage_options
 
 REJECTED_TABLE = "rejected"
@@ -69,6 +69,16 @@ class DeadLetter:
     recipe_hash: str | None = None
 
 
+def parse_reasons(names: Iterable[str]) -> frozenset[RejectionReason]:
+    """Reasons by name, ``all`` standing for every one. Raises InputError for a name that is not of the closed list."""
+    names = list(names)
+    known = {str(reason): reason for reason in REJECTION_REASONS}
+    unknown = [name for name in names if name != "all" and name not in known]
+    if unknown:
+        raise InputError(f"no reason {', '.join(map(repr, unknown))} for a refusal: expected all, {', '.join(known)}")
+    return frozenset(REJECTION_REASONS if "all" in names else (known[name] for name in names))
+
+
 def read_rejected(uri: str) -> tuple[DeadLetter, ...]:
     """All dead letters of a dataset, newest first; none where nothing was ever refused."""
     rejected_uri = table_uri(uri, REJECTED_TABLE)
@@ -87,6 +97,7 @@ def record_rejected(uri: str, refusals: Sequence[Refusal]) -> None:
     if not refusals:
         return
     rejected_uri = table_uri(uri, REJECTED_TABLE)
+    refusals = [_storable(item) for item in refusals]
     unique = {(item.source, item.video_id, item.recipe_hash): item for item in refusals}
     rows = _rows(list(unique.values()))
     retry_commit(lambda: _merge(rejected_uri, rows), rejected_uri)
@@ -104,6 +115,12 @@ def forget_rejected(uri: str, sources: Sequence[str]) -> None:
     )
 
 
+def _storable(refusal: Refusal) -> Refusal:
+    """The refusal in Unicode: bytes of a name that are no text become backslash and number, all others stay."""
+    source, detail = (text.encode(errors="backslashreplace").decode() for text in (refusal.source, refusal.detail))
+    return replace(refusal, source=source, detail=detail[:_MAX_DETAIL_CHARACTERS])
+
+
 def _rows(refusals: Sequence[Refusal]) -> pa.Table:
     now = datetime.now(UTC)
     return pa.Table.from_pylist(
@@ -114,7 +131,7 @@ def _rows(refusals: Sequence[Refusal]) -> pa.Table:
                 "source": item.source,
                 "stage": item.stage,
                 "reason": item.reason,
-                "detail": item.detail[:_MAX_DETAIL_CHARACTERS],
+                "detail": item.detail,
                 "attempts": 1,
                 "first_seen": now,
                 "last_seen": now,

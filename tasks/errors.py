@@ -8,6 +8,7 @@
     ├── ConfigError           an experiment or a setting is misspelt, out of range or contradicts another
     ├── StorageError          a place can not be read or written
     ├── DatasetError          a dataset does not exist, has no such version, or was made with another recipe
+    ├── ErrorBudgetError      too much of an ingest was refused: carries its summary
     ├── FootageError          one piece of footage can not be used: carries a reason from a closed list
     ├── ModelNotFoundError    a model reference leads nowhere
     ├── TrainingError         training diverged, or its workers died too often
@@ -56,6 +57,18 @@ class StorageError(GwmError):
 
 class DatasetError(GwmError):
     """A dataset does not exist, has no such version, or was made with another recipe."""
+
+
+class ErrorBudgetError(GwmError):
+    """More of an ingest was refused than its error budget allows; what it did is recorded, and told in ``summary``."""
+
+    def __init__(self, message: str, summary: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.message = message
+        self.summary = summary
+
+    def __reduce__(self) -> tuple[type[ErrorBudgetError], tuple[str, Mapping[str, Any]]]:
+        return ErrorBudgetError, (self.message, self.summary)
 
 
 class ModelNotFoundError(GwmError):
@@ -108,6 +121,7 @@ __all__ = [
     "AblationError",
     "ConfigError",
     "DatasetError",
+    "ErrorBudgetError",
     "FootageError",
     "GwmError",
     "InputError",

@@ -127,6 +127,12 @@ def discover(sources: Sequence[str], *, follow_links: bool | None = None) -> Dis
     return Discovery(items=items, rejections=tuple(rejections))
 
 
+def source_uri(source: str) -> str:
+    """One spelling of a source, absolute, so that a clip named twice is one clip. Raises StorageError for no driver."""
+    uri = location(source).uri if "::" not in source else source
+    return uri if is_web(uri) else child_uri(uri, fsspec_view(uri)[1])
+
+
 def clip_names(uris: Sequence[str]) -> dict[str, str]:
     """Name every URI: its stem, where stems collide after its folder's name, else with a hash of the URI.
 
@@ -150,12 +156,11 @@ def _expand(source: str, follow_links: bool) -> list[_Found | Rejection]:
     if source != storable(source):
         raise FootageError("forbidden", f"the name {source} is no text in UTF-8; rename it")
     try:
-        uri = location(source).uri if "::" not in source else source
+        uri = source_uri(source)
         filesystem, path = fsspec_view(uri)
         filesystem.invalidate_cache()  # a long-lived process must see what arrived since its last listing
         if is_web(uri):
             return [_from_web(uri)]
-        uri = child_uri(uri, path)  # one spelling, so that a clip named twice is one clip
         if filesystem.exists(path):
             if not filesystem.isdir(path):
                 return [_from_file(uri)]

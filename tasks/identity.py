@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tasks.errors import FootageError
 from tasks.footage import FootageItem
 from tasks.footage_files import base_name, list_images, open_footage
+
+DEFAULT_JPEG_QUALITY = 95
 
 _CHUNK_BYTES = 1 << 20
 
@@ -33,7 +36,9 @@ class Recipe(BaseModel):
         default=None, gt=0, allow_inf_nan=False, description="Frames per second kept; unset keeps every frame."
     )
     max_side: int | None = Field(default=None, ge=16, description="Longer side in pixels; unset keeps the size.")
-    jpeg_quality: int = Field(default=95, ge=1, le=100, description="Of frames that are not JPEG files already.")
+    jpeg_quality: int = Field(
+        default=DEFAULT_JPEG_QUALITY, ge=1, le=100, description="Of frames that are not JPEG files already."
+    )
     gaps: tuple[int, ...] = Field(default=(1, -1, 2, -2), description="Frame gaps that optical flow is stored for.")
     flow_estimator: str = Field(default="dis", description="Name of the optical flow estimator.")
     flow_weights_sha256: str | None = Field(default=None, description="Of the estimator's weights, if it has any.")
@@ -62,6 +67,14 @@ def recipe_difference(first: Recipe, second: Recipe) -> list[str]:
     return [name for name in Recipe.model_fields if getattr(first, name) != getattr(second, name)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What footage consists of: its identity, and how many bytes that was computed over."""
+
+    video_id: str
+    num_bytes: int
+
+
 def hash_bytes(data: bytes) -> str:
     """SHA-256 of ``data`` as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
@@ -69,7 +82,7 @@ def hash_bytes(data: bytes) -> str:
 
 def hash_file(stream: BinaryIO | io.IOBase) -> str:
     """SHA-256 of what is left in ``stream``, read a mebibyte at a time."""
-    return _digest(stream).hex()
+    return _digest(stream)[0].hex()
 
 
 def hash_frames(files: Iterable[tuple[str, BinaryIO | io.IOBase]]) -> str:
@@ -77,31 +90,42 @@ def hash_frames(files: Iterable[tuple[str, BinaryIO | io.IOBase]]) -> str:
 
     Each file adds its name, a zero byte (which no name can hold) and the 32 bytes of its own SHA-256.
     """
-    digests = sorted((name, _digest(stream)) for name, stream in files)
-    return hashlib.sha256(b"".join(name.encode() + b"\0" + digest for name, digest in digests)).hexdigest()
+    return _content_of_files(files).video_id
 
 
 def video_id(item: FootageItem) -> str:
-    """Identity of the footage: SHA-256 of a file, or ``hash_frames`` of a folder.
+    """Identity of the footage; see ``read_content``."""
+    return read_content(item).video_id
+
+
+def read_content(item: FootageItem) -> Content:
+    """Read the footage once: its identity is the SHA-256 of a file, or ``hash_frames`` of a folder.
 
     A video's id is what ``sha256sum`` prints. Annotations are part of what is stored of a folder, so they
     take part, named ``annotation/<file>``. Raises FootageError("not_found", ...) when the footage is gone or
     can not be read to its end.
     """
     try:
-        return _content_hash(item)
+        return _content(item)
     except OSError as error:  # a disk or a server that fails under way
         raise FootageError("not_found", f"can not read {item.uri}: {error}") from error
 
 
-def _content_hash(item: FootageItem) -> str:
+def _content(item: FootageItem) -> Content:
     if item.kind != "frames":
         with open_footage(item.uri, item.within) as stream:
-            return hash_file(stream)
+            digest, num_bytes = _digest(stream)
+        return Content(video_id=digest.hex(), num_bytes=num_bytes)
     files = [(base_name(uri), uri) for uri in list_images(item.uri, item.within)]
     if item.annotation_uri is not None:
         files += [(f"annotation/{base_name(uri)}", uri) for uri in list_images(item.annotation_uri, item.within)]
-    return hash_frames(_opened(files, item.within))
+    return _content_of_files(_opened(files, item.within))
+
+
+def _content_of_files(files: Iterable[tuple[str, BinaryIO | io.IOBase]]) -> Content:
+    digests = sorted((name, *_digest(stream)) for name, stream in files)
+    total = hashlib.sha256(b"".join(name.encode() + b"\0" + digest for name, digest, _ in digests)).hexdigest()
+    return Content(video_id=total, num_bytes=sum(num_bytes for _, _, num_bytes in digests))
 
 
 def _opened(files: Iterable[tuple[str, str]], within: str | None) -> Iterable[tuple[str, BinaryIO]]:
@@ -110,8 +134,9 @@ def _opened(files: Iterable[tuple[str, str]], within: str | None) -> Iterable[tu
             yield name, stream
 
 
-def _digest(stream: BinaryIO | io.IOBase) -> bytes:
-    digest = hashlib.sha256()
+def _digest(stream: BinaryIO | io.IOBase) -> tuple[bytes, int]:
+    digest, num_bytes = hashlib.sha256(), 0
     while chunk := stream.read(_CHUNK_BYTES):
         digest.update(chunk)
-    return digest.digest()
+        num_bytes += len(chunk)
+    return digest.digest(), num_bytes

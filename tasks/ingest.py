@@ -3,7 +3,9 @@
 ::
 
     prepare_ingest   find, hash, compare with what is there          -> IngestPlan    (what, and why)
+    rename_planned   the record of names follows renamed footage     -> a version     (no frame is touched)
     ingest_batch     actors write shards, one transaction publishes  -> BatchResult   (a unit of retry)
+    prune_planned    what is gone vanishes, if that was asked for    -> a version
     finish_ingest    add up, refuse an empty outcome                 -> IngestSummary
 
 A batch that is killed leaves nothing visible, and planning again finds what is missing. Shards go straight from
@@ -19,10 +21,10 @@ from dataclasses import dataclass, replace
 
 from tasks.catalog import newest_version, present_videos
 from tasks.cluster import ray_session
-from tasks.dead_letters import Refusal, read_rejected, record_rejected
-from tasks.errors import DatasetError, FootageError
-from tasks.footage import discover
-from tasks.identity import Recipe, ShotDetection, video_id
+from tasks.dead_letters import read_rejected, record_rejected
+from tasks.errors import DatasetError
+from tasks.gone import given_sources, missing_sources, sources_to_look_for
+from tasks.identity import Recipe, ShotDetection
 from tasks.ingest_batch import (
     BatchResult,
     IngestProgress,
@@ -31,16 +33,21 @@ from tasks.ingest_batch import (
     ingest_batch,
     silent,
 )
-from tasks.ingest_plan import IngestPlan, WantedVideo, plan_ingest
+from tasks.ingest_plan import IngestPlan, IngestPolicy, WantedVideo, plan_ingest
 from tasks.optical_flow import build_estimator
+from tasks.revisions import Rename, remove_videos, rename_videos
 from tasks.schema import SCHEMA_VERSION
 from tasks.settings import Settings
 from tasks.storage import location, prove_writable
+from tasks.wanted import HashProgress, wanted_videos
 
 DEFAULT_BATCH_VIDEOS = 64
 """Videos of one transaction: what a killed ingest does again, and what a retry repeats."""
 
+GONE_AND_KEPT = "gone from source: kept; --prune removes it"
+
 _REASONS_LISTED = 20
+_IN_DATASET = ("unchanged", "renamed", "copy")  # reasons of footage whose rows are there already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,8 @@ class IngestSummary:
     num_ingested: int
     num_skipped: int
     num_rejected: int
+    num_renamed: int
+    num_removed: int
     num_frames: int
     seconds: float
     videos: tuple[VideoOutcome, ...]
@@ -84,42 +93,51 @@ def make_recipe(
     )
 
 
-def wanted_videos(sources: Sequence[str]) -> tuple[tuple[WantedVideo, ...], tuple[Refusal, ...]]:
-    """Find the footage that ``sources`` name and hash it, a mebibyte at a time; also tell what was out of reach.
-
-    Raises InputError when no source leads to any footage.
-    """
-    found = discover(sources)
-    refusals = [
-        Refusal(source=rejection.source, stage="discover", reason=rejection.reason, detail=rejection.detail)
-        for rejection in found.rejections
-    ]
-    wanted = []
-    for item in found.items:
-        try:
-            wanted.append(WantedVideo(item=item, video_id=video_id(item)))
-        except FootageError as error:
-            refusals.append(Refusal(source=item.uri, stage="hash", reason=error.reason, detail=error.detail))
-    return tuple(wanted), tuple(refusals)
-
-
 def prepare_ingest(
-    sources: Sequence[str], dataset_uri: str, recipe: Recipe, *, retry_rejected: bool = False
+    sources: Sequence[str],
+    dataset_uri: str,
+    recipe: Recipe,
+    *,
+    policy: IngestPolicy | None = None,
+    read_only: bool = False,
+    on_progress: HashProgress | None = None,
 ) -> IngestPlan:
     """Compare what ``sources`` hold with what the dataset has and refused, and plan what to do about each video.
 
-    Raises InputError when no source leads to footage, StorageError when the dataset's place can not be written.
+    read_only: whoever only asks for the plan need not be allowed to write. on_progress: called while the footage is
+    read, which takes as long as its bytes do. Raises InputError when no source leads to footage, StorageError when the
+    dataset's place can not be written.
     """
-    wanted, refusals = wanted_videos(sources)
-    prove_writable(location(dataset_uri))
+    if not read_only:
+        prove_writable(location(dataset_uri))
+    wanted, refusals = wanted_videos(sources, on_progress)
+    present = present_videos(dataset_uri)
+    refused = {given.uri for given in given_sources(refusal.source for refusal in refusals)}
+    looked_for = sources_to_look_for(wanted, present, given_sources(sources), refused)
     return plan_ingest(
         wanted,
-        present_videos(dataset_uri),
+        present,
         read_rejected(dataset_uri),
         recipe,
         refusals=refusals,
-        retry_rejected=retry_rejected,
+        missing=missing_sources(looked_for),
+        policy=policy,
     )
+
+
+def rename_planned(plan: IngestPlan, dataset_uri: str) -> int | None:
+    """Record the new names of renamed videos, in one transaction; return its version, None when there are none."""
+    renames = [
+        Rename(video=stored, source=video.source, clip=video.clip)
+        for video in plan.to_rename
+        for stored in video.renames
+    ]
+    return rename_videos(dataset_uri, renames) if renames else None
+
+
+def prune_planned(plan: IngestPlan, dataset_uri: str) -> int | None:
+    """Remove what the plan removes, in one transaction; return its version, None when there is nothing to remove."""
+    return remove_videos(dataset_uri, plan.to_remove) if plan.to_remove else None
 
 
 def finish_ingest(plan: IngestPlan, results: Sequence[BatchResult], dataset_uri: str, seconds: float) -> IngestSummary:
@@ -130,7 +148,7 @@ def finish_ingest(plan: IngestPlan, results: Sequence[BatchResult], dataset_uri:
     record_rejected(dataset_uri, plan.refusals)
     ingested_or_rejected = [outcome for result in results for outcome in result.outcomes]
     outcomes = [*ingested_or_rejected, *_outcomes_of_plan(plan)]
-    if not any(outcome.status == "ingested" or outcome.reason in ("unchanged", "renamed") for outcome in outcomes):
+    if not any(outcome.status == "ingested" or outcome.reason in _IN_DATASET for outcome in outcomes):
         listed = "; ".join(f"{outcome.source} ({outcome.explanation})" for outcome in outcomes[:_REASONS_LISTED])
         raise DatasetError(
             f"nothing was ingested into {dataset_uri}, all {len(outcomes)} pieces of footage were refused: {listed}"
@@ -143,6 +161,8 @@ def finish_ingest(plan: IngestPlan, results: Sequence[BatchResult], dataset_uri:
         num_ingested=counts["ingested"],
         num_skipped=counts["skipped"],
         num_rejected=counts["rejected"],
+        num_renamed=counts["renamed"],
+        num_removed=counts["removed"],
         num_frames=sum(outcome.num_frames for outcome in outcomes),
         seconds=seconds,
         videos=tuple(outcomes),
@@ -160,6 +180,7 @@ def run_ingest(
 ) -> IngestSummary:
     """Carry out a plan, batch by batch, in one Ray session. Raises what ingest_batch and finish_ingest raise."""
     started = time.monotonic()
+    rename_planned(plan, dataset_uri)
     results: list[BatchResult] = []
     num_total = len(plan.to_ingest)
 
@@ -175,21 +196,33 @@ def run_ingest(
                     videos, plan.recipe, dataset_uri, settings, weights=weights, on_progress=over_all_batches
                 )
                 results.append(result)
+    prune_planned(plan, dataset_uri)
     return finish_ingest(plan, results, dataset_uri, time.monotonic() - started)
 
 
 def _outcomes_of_plan(plan: IngestPlan) -> list[VideoOutcome]:
-    """Lines of what was decided without decoding: skipped videos and sources out of reach."""
-    skipped = [
+    """Lines of what was decided without decoding: skipped and renamed videos, what is gone, sources out of reach."""
+    decided = [
         VideoOutcome(
             source=video.source,
             clip=video.clip,
-            status="skipped",
+            status="renamed" if video.action == "rename" else "skipped",
             reason=video.reason,
             explanation=video.explanation,
             video_id=video.wanted.video_id,
         )
-        for video in plan.to_skip
+        for video in (*plan.to_rename, *plan.to_skip)
+    ]
+    gone = [
+        VideoOutcome(
+            source=video.source,
+            clip=video.clip,
+            status="removed" if plan.prune else "skipped",
+            reason="gone",
+            explanation="gone from source: removed" if plan.prune else GONE_AND_KEPT,
+            video_id=video.video_id,
+        )
+        for video in plan.gone
     ]
     refused = [
         VideoOutcome(
@@ -201,13 +234,14 @@ def _outcomes_of_plan(plan: IngestPlan) -> list[VideoOutcome]:
         )
         for refusal in plan.refusals
     ]
-    return [*skipped, *refused]
+    return [*decided, *gone, *refused]
 
 
 __all__ = [
     "DEFAULT_BATCH_VIDEOS",
     "BatchResult",
     "IngestPlan",
+    "IngestPolicy",
     "IngestProgress",
     "IngestSummary",
     "VideoOutcome",
@@ -217,6 +251,8 @@ __all__ = [
     "make_recipe",
     "plan_ingest",
     "prepare_ingest",
+    "prune_planned",
+    "rename_planned",
     "run_ingest",
     "wanted_videos",
 ]

@@ -24,7 +24,7 @@ from tasks.snapshot import StoredVideo, WrittenShard
 DEFAULT_PUBLISH_SECONDS = 300.0
 """Work of a batch that a kill can cost; a batch of long videos is published in several transactions."""
 
-Status = Literal["ingested", "skipped", "rejected"]
+Status = Literal["ingested", "skipped", "rejected", "renamed", "removed"]
 NearDuplicates = Literal["report", "skip"]
 
 

@@ -6,10 +6,11 @@ video is; what leaves the process is the list of written shards, or why there ar
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -28,11 +29,17 @@ from tasks.flow_codec import encode_flow, num_clamped_components
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
 from tasks.optical_flow import build_estimator
+from tasks.recipe_changes import Rework
+from tasks.reuse import Reuse, StaleRowsError, find_reuse, merged_row, require_end, stored_rows
 from tasks.shards import MIN_FRAMES, FrameRow, VideoLabel, write_video
 from tasks.shots import split_into_shots, splits_shots
-from tasks.snapshot import WrittenShard
+from tasks.snapshot import FRAMES_TABLE, StoredClip, WrittenShard
+from tasks.storage import location
+
+_logger = logging.getLogger(__name__)
 
 FlowsByGap = dict[int, Tensor | None]
+_Clips = tuple[tuple[WrittenShard, ...], tuple[ClipFacts, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +82,7 @@ class IngestWorker:
         self._job = job
         self._estimator = _estimator_of(job)
         self._num_clamped = 0
+        self._frames = location(job.dataset_uri) / FRAMES_TABLE
 
     def run(self, video: PlannedVideo) -> WorkDone:
         """Write the shards of one video. Footage at fault becomes a refusal; other errors are raised."""
@@ -82,23 +90,31 @@ class IngestWorker:
         shards: tuple[WrittenShard, ...] = ()
         clips: tuple[ClipFacts, ...] = ()
         refusal = None
-        self._num_clamped = 0
         try:
-            shards, clips = self._write_clips(video)
+            shards, clips = self._write_or_rewrite(video)
         except FootageError as error:
             refusal = refusal_of(video, self._job.recipe, error)
         seconds = time.monotonic() - started
         return WorkDone(shards=shards, clips=clips, refusal=refusal, seconds=seconds, num_clamped=self._num_clamped)
 
-    def _write_clips(self, video: PlannedVideo) -> tuple[tuple[WrittenShard, ...], tuple[ClipFacts, ...]]:
+    def _write_or_rewrite(self, video: PlannedVideo) -> _Clips:
+        """Write the clips with what can be copied from stored rows; when those are of no use, without them."""
+        reuse = find_reuse(video, self._job.recipe)
+        try:
+            return self._write_clips(video, reuse)
+        except StaleRowsError as error:
+            _logger.warning("%s is made anew: %s", video.clip, error)
+        return self._write_clips(video, None)
+
+    def _write_clips(self, video: PlannedVideo, reuse: Reuse | None) -> _Clips:
         """Write every shot as a clip of its own, however short it is; together they must be long enough."""
         shards: list[WrittenShard] = []
         clips: list[ClipFacts] = []
-        num_frames = 0
-        for shot, frames in enumerate(self._shots(video)):
-            observer = ClipObserver(label_of(video, self._job.recipe, shot), first_frame=num_frames)
-            rows = observer.watch(frame_rows(self._estimator, frames, self._job.recipe))
-            shards += write_video(self._job.dataset_uri, observer.label, self._clamped_counted(rows), min_frames=0)
+        num_frames = self._num_clamped = 0
+        for label, rows in self.clips(video, reuse):
+            observer = ClipObserver(label, first_frame=num_frames)
+            watched = self._clamped_counted(observer.watch(rows))
+            shards += write_video(self._job.dataset_uri, label, watched, min_frames=0)
             clips.append(observer.facts())
             num_frames += clips[-1].num_frames
         if num_frames < MIN_FRAMES:
@@ -109,6 +125,33 @@ class IngestWorker:
         for row in rows:
             self._num_clamped += sum(num_clamped_components(flow) for flow in row.flows.values() if flow is not None)
             yield row
+
+    def clips(self, video: PlannedVideo, reuse: Reuse | None = None) -> Iterator[tuple[VideoLabel, Iterator[FrameRow]]]:
+        """Make the rows of each shot, and what they have in common; take all of one before the next.
+
+        reuse: what can be copied; its StaleRowsError may come at any time.
+        """
+        recipe = self._job.recipe
+        if reuse is not None and not reuse.rework.decodes:
+            for clip in reuse.stored.clips:
+                yield label_of(video, recipe, clip.shot), stored_rows(self._frames, clip, recipe.gaps)
+            return
+        for shot, frames in enumerate(self._shots(video)):
+            stored = reuse.clip(shot) if reuse is not None else None
+            rows = frame_rows(self._estimator, frames, recipe)
+            if reuse is not None and stored is not None:
+                rows = self._merged(frames, stored, reuse.rework)
+            yield label_of(video, recipe, shot), rows
+
+    def _merged(self, frames: Iterator[Frame], stored: StoredClip, part: Rework) -> Iterator[FrameRow]:
+        rows = stored_rows(self._frames, stored, part.copied_gaps)
+        quality = self._job.recipe.jpeg_quality
+
+        def row_of(frame: Frame) -> FrameRow:
+            return merged_row(rows, frame, _jpeg_of(frame, quality) if part.jpeg else None)
+
+        yield from frame_rows(self._estimator, frames, self._job.recipe, row_of=row_of, gaps=part.gaps)
+        require_end(rows)
 
     def _shots(self, video: PlannedVideo) -> Iterable[Iterator[Frame]]:
         recipe, item = self._job.recipe, video.wanted.item
@@ -133,19 +176,33 @@ def refusal_of(video: PlannedVideo, recipe: Recipe, error: FootageError) -> Refu
     )
 
 
-def frame_rows(estimator: OpticalFlowEstimator, frames: Iterator[Frame], recipe: Recipe) -> Iterator[FrameRow]:
-    """Encode frames and their optical flow, in order, as far behind ``frames`` as the longest gap ahead."""
+def frame_rows(
+    estimator: OpticalFlowEstimator,
+    frames: Iterator[Frame],
+    recipe: Recipe,
+    *,
+    row_of: Callable[[Frame], FrameRow] | None = None,
+    gaps: tuple[int, ...] | None = None,
+) -> Iterator[FrameRow]:
+    """Encode frames and their optical flow, in order, as far behind ``frames`` as the longest gap ahead.
+
+    row_of: makes the row of a frame, with the optical flow of all gaps but ``gaps``; unset, without any. gaps: frame
+    gaps whose optical flow is estimated; unset, all those of the recipe.
+    """
     waiting: deque[FrameRow] = deque()
+    row_of = row_of or (lambda frame: _row_without_flow(frame, recipe.jpeg_quality))
+    gaps = recipe.gaps if gaps is None else gaps
 
     def images() -> Iterator[Tensor]:
         for frame in frames:
-            waiting.append(_row_without_flow(frame, recipe.jpeg_quality))
+            waiting.append(row_of(frame))
             yield torch.from_numpy(np.ascontiguousarray(frame.image.transpose(2, 0, 1)))
 
-    for flows in _with_refusals(clip_flows(estimator, images(), recipe.gaps)):
+    estimated = clip_flows(estimator, images(), gaps) if gaps else ({} for _ in images())
+    for flows in _with_refusals(estimated):
         row = waiting.popleft()
         encoded = {gap: None if flow is None else encode_flow(flow.numpy()) for gap, flow in flows.items()}
-        yield FrameRow(**{**vars(row), "flows": encoded})
+        yield replace(row, flows={**row.flows, **encoded})
 
 
 def _with_refusals(flows: Iterator[FlowsByGap]) -> Iterator[FlowsByGap]:
@@ -177,14 +234,17 @@ def _row_without_flow(frame: Frame, jpeg_quality: int) -> FrameRow:
         time_seconds=frame.time_seconds,
         width=width,
         height=height,
-        jpeg=frame.jpeg or _encode_jpeg(frame.image, jpeg_quality),
+        jpeg=_jpeg_of(frame, jpeg_quality),
         annotation=None if frame.annotation is None else _encode_mask(frame.annotation),
         flows={},
     )
 
 
-def _encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+def _jpeg_of(frame: Frame, quality: int) -> bytes:
+    """The file's own JPEG where it is one of exactly these pixels."""
+    if frame.jpeg is not None:
+        return frame.jpeg
+    bgr = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
     return _encode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 

@@ -88,7 +88,7 @@ def _commit(ledger: Ledger, uri: str, added: Sequence[WrittenShard], replaced: S
     actions = [
         commit_info(operation, {METADATA_KEY: _totals(ledger, plan)}),
         *_schema_actions(ledger, plan),
-        *map(_remove_action, plan.removed),
+        *(remove_action(entry.path, entry.num_bytes) for entry in plan.removed),
         *map(_add_action, plan.added),
     ]
     log = log_of(location(uri) / FRAMES_TABLE)
@@ -165,15 +165,16 @@ def _add_action(shard: WrittenShard) -> Action:
     }
 
 
-def _remove_action(entry: LedgerEntry) -> Action:
+def remove_action(path: str, num_bytes: int) -> Action:
+    """The action by which a published file is no longer part of the table."""
     return {
         "remove": {
-            "path": entry.path,
+            "path": path,
             "deletionTimestamp": _now(),
             "dataChange": True,
             "extendedFileMetadata": True,
             "partitionValues": {},
-            "size": entry.num_bytes,
+            "size": num_bytes,
         }
     }
 

@@ -1,8 +1,10 @@
-"""``gwm ingest`` and ``gwm datasets``."""
+"""``gwm plan``, ``gwm ingest``, ``gwm datasets`` and ``gwm rejected``."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,30 +17,60 @@ Sources = Annotated[
 DatasetUri = Annotated[
     str, typer.Option("--dataset", help="Where the dataset lies: a folder or s3://bucket/key.", show_default=False)
 ]
+DatasetArgument = Annotated[str, typer.Argument(help="The dataset.", show_default=False)]
+JsonFile = Annotated[str | None, typer.Option("--json", help="Write what is shown to this file as well.")]
+
+Fps = Annotated[float | None, typer.Option(min=0.01, help="Frames per second kept; unset keeps all.")]
+MaxSide = Annotated[int | None, typer.Option(min=16, help="Longer side in pixels; larger frames are shrunk.")]
+Estimator = Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, pwc, arflow, ...")]
+Weights = Annotated[str | None, typer.Option(help="Weights of the estimator: a name of gwm weights, a file or a URI.")]
+Sha256 = Annotated[str | None, typer.Option(help="SHA-256 that the weights must have.")]
+Gaps = Annotated[str, typer.Option(help="Frame gaps: davis, fbms, or a list such as 1,-1,2,-2.")]
+JpegQuality = Annotated[int, typer.Option(min=1, max=100, help="Of frames that are not JPEG files already.")]
+Shots = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(help="Split footage at its cuts; auto does so to videos and not to folders of frames."),
+]
+KeepRecipe = Annotated[
+    bool, typer.Option("--keep-recipe", help="Make rows as most of the dataset was made, whatever else is said.")
+]
+Prune = Annotated[bool, typer.Option("--prune", help="Remove videos whose source, under those named, is gone.")]
+Retry = Annotated[
+    list[str] | None,
+    typer.Option(help="Try again what was refused for this reason, however often; all for every reason; repeatable."),
+]
+MaxAttempts = Annotated[
+    int, typer.Option(min=1, help="Runs in which footage is tried that crashed, timed out or met an error of ours.")
+]
+_MAX_ATTEMPTS = 3  # tasks.ingest_plan.MAX_ATTEMPTS, which takes seconds to import
+_JPEG_QUALITY = 95  # tasks.identity.DEFAULT_JPEG_QUALITY, likewise
 
 
-def ingest(
+def plan(
     sources: Sources,
     dataset: DatasetUri,
-    fps: Annotated[float | None, typer.Option(min=0.01, help="Frames per second kept; unset keeps all.")] = None,
-    max_side: Annotated[
-        int | None, typer.Option(min=16, help="Longer side in pixels; larger frames are shrunk.")
-    ] = None,
-    estimator: Annotated[str, typer.Option(help="Optical flow: dis, raft-small, raft-large, pwc, arflow, ...")] = "dis",
-    weights: Annotated[
-        str | None, typer.Option(help="Weights of the estimator: a name of gwm weights, a file or a URI.")
-    ] = None,
-    sha256: Annotated[str | None, typer.Option(help="SHA-256 that the weights must have.")] = None,
-    gaps: Annotated[str, typer.Option(help="Frame gaps: davis, fbms, or a list such as 1,-1,2,-2.")] = "davis",
+    fps: Fps = None,
+    max_side: MaxSide = None,
+    estimator: Estimator = "dis",
+    weights: Weights = None,
+    sha256: Sha256 = None,
+    gaps: Gaps = "davis",
+    jpeg_quality: JpegQuality = _JPEG_QUALITY,
+    shots: Shots = "auto",
+    keep_recipe: KeepRecipe = False,
+    prune: Prune = False,
+    retry: Retry = None,
+    max_attempts: MaxAttempts = _MAX_ATTEMPTS,
+    cost: Annotated[bool, typer.Option(help="Estimate the cost by really processing a sample of about 1 %.")] = True,
+    json_file: JsonFile = None,
 ) -> None:
-    """Decode footage, compute optical flow, and publish what is new as a dataset version.
+    """Show what `gwm ingest` with the same options would do to each video, why, and what that would cost.
 
-    Doing it again does nothing and says why, per video. Footage that can not be read becomes a row in the dataset's
-    dead-letter table; the rest goes on.
+    Nothing is written. The footage is read once, to know it by its bytes.
     """
-    from pipelines.ingest import ingest_footage
+    from pipelines.plan import plan_footage
 
-    summary = ingest_footage(
+    planned = plan_footage(
         sources=sources,
         dataset=dataset,
         fps=fps,
@@ -47,16 +79,106 @@ def ingest(
         weights=weights,
         sha256=sha256,
         gaps=gaps,
+        jpeg_quality=jpeg_quality,
+        shots=shots,
+        keep_recipe=keep_recipe,
+        prune=prune,
+        retry=retry,
+        max_attempts=max_attempts,
+        cost=cost,
     )
+    print_table(planned["videos"], title="footage")
+    print_table(planned["totals"], title="in total")
+    for line in planned["cost_lines"]:
+        typer.echo(line)
+    _write_json(json_file, planned)
+
+
+def ingest(
+    sources: Sources,
+    dataset: DatasetUri,
+    fps: Fps = None,
+    max_side: MaxSide = None,
+    estimator: Estimator = "dis",
+    weights: Weights = None,
+    sha256: Sha256 = None,
+    gaps: Gaps = "davis",
+    jpeg_quality: JpegQuality = _JPEG_QUALITY,
+    shots: Shots = "auto",
+    keep_recipe: KeepRecipe = False,
+    prune: Prune = False,
+    retry: Retry = None,
+    max_attempts: MaxAttempts = _MAX_ATTEMPTS,
+    max_rejected: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100, help="Fail in the end when more than this percentage was refused; unset: 50 of 10 or more."
+        ),
+    ] = None,
+) -> None:
+    """Decode footage, compute optical flow, and publish what is new as a dataset version.
+
+    Doing it again does nothing and says why, per video; `gwm plan` says so beforehand. Footage that can not be read
+    becomes a row in the dataset's dead-letter table (`gwm rejected`); the rest goes on.
+    """
+    from pipelines.ingest import ingest_footage
+    from tasks.errors import ErrorBudgetError
+
+    try:
+        summary = ingest_footage(
+            sources=sources,
+            dataset=dataset,
+            fps=fps,
+            max_side=max_side,
+            estimator=estimator,
+            weights=weights,
+            sha256=sha256,
+            gaps=gaps,
+            jpeg_quality=jpeg_quality,
+            shots=shots,
+            keep_recipe=keep_recipe,
+            prune=prune,
+            retry=retry,
+            max_attempts=max_attempts,
+            max_rejected=max_rejected,
+        )
+    except ErrorBudgetError as error:
+        _print_summary(error.summary, dataset)
+        raise
+    _print_summary(summary, dataset)
+
+
+def _print_summary(summary: Any, dataset: str) -> None:
     print_table(summary["videos"], title="footage")
-    typer.echo(
-        f"ingested {summary['num_ingested']}, skipped {summary['num_skipped']}, rejected {summary['num_rejected']}: "
-        f"{dataset} is at version {summary['version']}"
-    )
+    changes = [f"{name} {summary[f'num_{name}']}" for name in ("renamed", "removed") if summary[f"num_{name}"]]
+    counts = [f"{name} {summary[f'num_{name}']}" for name in ("ingested", "skipped", "rejected")]
+    typer.echo(f"{', '.join(counts + changes)}: {dataset} is at version {summary['version']}")
 
 
-def datasets(uri: Annotated[str, typer.Argument(help="The dataset.", show_default=False)]) -> None:
+def datasets(uri: DatasetArgument) -> None:
     """List the versions of a dataset; `gwm train --version N` trains on an old one."""
     from pipelines.datasets import describe_versions
 
     print_table(describe_versions(uri), title=f"versions of {uri}")
+
+
+def rejected(
+    uri: DatasetArgument,
+    reason: Annotated[list[str] | None, typer.Option(help="Only what was refused for this reason; repeatable.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """List the footage that was refused: at which stage, why, how often, and when first and last.
+
+    `gwm ingest SOURCES --dataset URI --retry REASON` tries it again.
+    """
+    from pipelines.rejected import count_reasons, describe_rejected
+
+    rows = describe_rejected(uri, reason or ())
+    print_table(rows, title=f"refused by {uri}")
+    typer.echo(f"{len(rows)} refused" + (f": {count_reasons(rows)}" if rows else ""))
+    _write_json(json_file, rows)
+
+
+def _write_json(file: str | None, content: Any) -> None:
+    if file is not None:
+        Path(file).write_text(json.dumps(content, indent=1) + "\n")

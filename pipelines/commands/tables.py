@@ -11,6 +11,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from tasks.errors import printable
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
@@ -25,7 +28,7 @@ def print_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
         return
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*(_text(row[column]) for column in columns))
+        table.add_row(*(Text(_text(row[column])) for column in columns))  # Text: a name may look like markup
     Console().print(table)
 
 
@@ -45,4 +48,4 @@ def _plain(value: Any) -> Any:
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else printable(str(value))

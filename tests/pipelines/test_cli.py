@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,20 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
+from pipelines.commands import data
 from pipelines.commands.models import split
+from tasks.dead_letters import Refusal, record_rejected
+from tasks.identity import DEFAULT_JPEG_QUALITY
+from tasks.ingest_plan import MAX_ATTEMPTS
 from tests.architecture import ROOT
 
 COMMANDS = [
+    "plan",
     "ingest",
     "datasets",
     "show",
     "trace",
+    "rejected",
     "train",
     "evaluate",
     "ablate",
@@ -70,6 +77,8 @@ def test_the_installed_script_tells_its_version_and_needs_a_command() -> None:
         ["ingest", "video.mp4"],
         ["ingest", "video.mp4", "--dataset", "x", "--fps", "0"],
         ["ingest", "video.mp4", "--dataset", "x", "--max-side", "wide"],
+        ["ingest", "video.mp4", "--dataset", "x", "--max-rejected", "101"],
+        ["plan", "video.mp4", "--dataset", "x", "--max-attempts", "0"],
         ["train", "--experiment", "debug"],
         ["evaluate", "--model", "m"],
         ["retrain", "video.mp4", "--dataset", "x", "--model", "m", "--benchmark", "davis16"],
@@ -88,6 +97,9 @@ def test_misuse_is_status_2(arguments: list[str]) -> None:
         (["datasets", "{tmp}/none"], {}, "no dataset at"),
         (["show", "{tmp}/none"], {}, "no dataset at"),
         (["trace", "{tmp}/file.txt"], {}, "nothing of ours is there; expected a mask"),
+        (["rejected", "{tmp}/none"], {}, "no dataset at"),
+        (["rejected", "{tmp}/none", "--reason", "ugly"], {}, "no reason 'ugly' for a refusal: expected all, not_found"),
+        (["plan", "{tmp}/none", "--dataset", "{tmp}/d", "--retry", "ugly"], {}, "no reason 'ugly'"),
         (["down"], {"GWM_RAY_CPUS": "0"}, "GWM_RAY_CPUS='0': Input should be greater than or equal to 1"),
         (["down"], {"GWM_DEVICE": "tpu"}, "GWM_DEVICE='tpu'"),
         (["down"], {"GWM_HOME": "{tmp}/file.txt"}, "set it to one that you may write to"),
@@ -115,3 +127,22 @@ def test_debug_lets_the_exception_through(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "names"), [(None, None), ("a", ["a"]), ("a, b,,c", ["a", "b", "c"])])
 def test_lists_of_names_are_split(text: str | None, names: list[str] | None) -> None:
     assert split(text) == names
+
+
+def test_names_can_not_write_on_the_terminal(tmp_path: Path) -> None:
+    source = "/f/a\nb\t\x1b[31m[bold]\u202e.mp4"
+    refusal = Refusal(source=source, stage="hash", reason="not_found", detail="gone\r\n")
+    record_rejected(str(tmp_path), [refusal, Refusal(source="/f/b", stage="ingest", reason="corrupt", detail="")])
+    result = CliRunner().invoke(app, ["rejected", str(tmp_path), "--reason", "not_found", "--json", f"{tmp_path}/r"])
+    assert result.exit_code == 0, result.output
+    header, row, count = result.output.splitlines()
+    cells = dict(zip(header.split("\t"), row.split("\t"), strict=True))
+    assert cells["source"] == r"/f/a\nb\t\x1b[31m[bold]\u202e.mp4"
+    assert (cells["id"], cells["stage"], cells["attempts"], cells["detail"]) == ("", "hash", "1", r"gone\r\n")
+    assert count == "1 refused: 1 not_found"
+    (letter,) = json.loads((tmp_path / "r").read_text())
+    assert letter["source"] == source
+
+
+def test_defaults_that_help_shows_are_those_of_the_work() -> None:
+    assert (data._MAX_ATTEMPTS, data._JPEG_QUALITY) == (MAX_ATTEMPTS, DEFAULT_JPEG_QUALITY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from pipelines.segment import segment_footage
 from pipelines.train import train_gwm
 from tasks.catalog import open_dataset
 from tasks.config import available_presets, load_experiment
-from tasks.errors import ConfigError, InputError, ModelNotFoundError
+from tasks.dead_letters import read_rejected
+from tasks.errors import ConfigError, ErrorBudgetError, InputError, ModelNotFoundError
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
 
@@ -52,6 +54,30 @@ def test_ingesting_again_does_nothing_and_says_why(ingested: tuple[str, dict[str
     assert (again["num_ingested"], again["num_skipped"]) == (0, 2)
     assert again["version"] == first["version"]
     assert {video["explanation"] for video in again["videos"]} == {"unchanged"}
+
+
+def test_too_many_refusals_fail_the_flow_once_all_is_recorded(tmp_path: Path, rendered: Path) -> None:
+    footage, dataset = tmp_path / "footage", str(tmp_path / "dataset")
+    footage.mkdir()
+    clip = sorted((rendered / "footage").glob("*.mp4"))[0]
+    shutil.copy(clip, footage / "good.mp4")
+    (footage / "bad.mp4").write_text("no video")
+    with pytest.raises(ErrorBudgetError, match=r"1 of 2 pieces of footage were refused, 50\.0 %") as caught:
+        ingest_footage([str(footage)], dataset, max_rejected=49)
+    assert (caught.value.summary["num_ingested"], caught.value.summary["num_rejected"]) == (1, 1)
+    assert [video.clip for video in open_dataset(dataset).videos] == ["good"]
+    assert [letter.reason for letter in read_rejected(dataset)] == ["not_video"]
+
+    (footage / "good.mp4").rename(footage / "renamed.mp4")
+    shutil.copy(sorted((rendered / "footage").glob("*.mp4"))[1], footage / "second.mp4")
+    summary = ingest_footage([str(footage)], dataset, retry=["not_video"])
+    assert (summary["num_ingested"], summary["num_renamed"], summary["num_rejected"]) == (1, 1, 1)
+    assert [letter.attempts for letter in read_rejected(dataset)] == [2]
+
+    (footage / "renamed.mp4").unlink()
+    summary = ingest_footage([str(footage)], dataset, prune=True)
+    assert (summary["num_removed"], summary["num_skipped"]) == (1, 2)
+    assert [video.clip for video in open_dataset(dataset).videos] == ["second"]
 
 
 def test_a_schedule_may_find_nothing(tmp_path: Path) -> None:

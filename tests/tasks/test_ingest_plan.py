@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from tasks.dead_letters import DeadLetter, Refusal
-from tasks.errors import InputError, RejectionReason
+from tasks.errors import REJECTION_REASONS, InputError, RejectionReason
 from tasks.footage import FootageItem
 from tasks.identity import Recipe
-from tasks.ingest_plan import MAX_ATTEMPTS, IngestPlan, PlannedVideo, WantedVideo, plan_ingest
+from tasks.ingest_plan import MAX_ATTEMPTS, IngestPlan, IngestPolicy, PlannedVideo, WantedVideo, plan_ingest
 from tasks.schema import SCHEMA_VERSION
 from tasks.snapshot import StoredShard, StoredVideo
 
@@ -54,9 +54,11 @@ def _plan_one(
     present: list[StoredVideo] | None = None,
     rejected: list[DeadLetter] | None = None,
     *,
-    retry_rejected: bool = False,
+    missing: set[str] | None = None,
+    policy: IngestPolicy | None = None,
 ) -> PlannedVideo:
-    (video,) = plan_ingest([wanted], present or [], rejected or [], RECIPE, retry_rejected=retry_rejected).videos
+    plan = plan_ingest([wanted], present or [], rejected or [], RECIPE, missing=missing or set(), policy=policy)
+    (video,) = plan.videos
     return video
 
 
@@ -78,12 +80,39 @@ def test_the_same_bytes_and_recipe_need_nothing() -> None:
     )
 
 
-def test_renamed_footage_needs_nothing() -> None:
-    assert _said(_plan_one(_wanted("/f/new.mp4", "A"), [_stored("/f/old.mp4", "A")])) == (
-        "skip",
-        "renamed",
-        "renamed: was /f/old.mp4",
-    )
+def test_renamed_footage_only_changes_its_name() -> None:
+    old = _stored("/f/old.mp4", "A")
+    video = _plan_one(_wanted("/f/new.mp4", "A"), [old], missing={"/f/old.mp4"})
+    assert _said(video) == ("rename", "renamed", "renamed: was /f/old.mp4")
+    assert (video.clip, video.renames, video.replaces) == ("new", (old,), ())
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, OLD_RECIPE])
+def test_a_copy_leaves_the_original_its_name(recipe: Recipe) -> None:
+    original = _stored("/f/old.mp4", "A", recipe)
+    plan = plan_ingest([_wanted("/f/copy.mp4", "A"), _wanted("/f/old.mp4", "A")], [original], [], RECIPE)
+    assert _said(plan.videos[0]) == ("skip", "copy", "copy: the dataset has the same bytes from /f/old.mp4")
+    assert plan.videos[1].reason == ("unchanged" if recipe == RECIPE else "recipe_changed")
+    alone = _plan_one(_wanted("/f/copy.mp4", "A"), [_stored("/f/old.mp4", "A")])  # the original is elsewhere
+    assert alone.reason == "copy"
+
+
+def test_renames_may_take_each_others_names() -> None:
+    present = [_stored("/f/a.mp4", "A"), _stored("/f/b.mp4", "B"), _stored("/f/c.mp4", "C")]
+    wanted = [_wanted("/f/b.mp4", "A"), _wanted("/f/c.mp4", "B"), _wanted("/f/a.mp4", "C")]
+    plan = plan_ingest(wanted, present, [], RECIPE)
+    assert [(video.clip, video.action) for video in plan.videos] == [("b", "rename"), ("c", "rename"), ("a", "rename")]
+
+
+def test_what_is_gone_is_removed_on_request_only() -> None:
+    kept, gone, moved = _stored("/f/a.mp4", "A"), _stored("/f/gone.mp4", "G"), _stored("/f/old.mp4", "M")
+    wanted = [_wanted("/f/a.mp4", "A"), _wanted("/f/new.mp4", "M")]
+    missing = {"/f/gone.mp4", "/f/old.mp4"}
+    plan = plan_ingest(wanted, [kept, gone, moved], [], RECIPE, missing=missing)
+    assert (plan.gone, plan.to_remove) == ((gone,), ())
+    plan = plan_ingest(wanted, [kept, gone, moved], [], RECIPE, missing=missing, policy=IngestPolicy(prune=True))
+    assert plan.to_remove == (gone,)
+    assert [video.source for video in plan.to_rename] == ["/f/new.mp4"]
 
 
 def test_changed_bytes_replace_what_the_source_held() -> None:
@@ -101,10 +130,18 @@ def test_a_changed_recipe_rebuilds_and_names_the_fields() -> None:
     assert video.replaces == (old,)
 
 
+def test_a_partly_changed_recipe_says_what_is_made_anew() -> None:
+    old = _stored("/f/a.mp4", "A", RECIPE.model_copy(update={"jpeg_quality": 70}))
+    assert _plan_one(_wanted("/f/a.mp4", "A"), [old]).explanation == (
+        "recipe changed: jpeg_quality (JPEG made anew, optical flow of gaps 1, -1, 2, -2 copied)"
+    )
+
+
 def test_swapped_files_lose_nothing() -> None:
     present = [_stored("/f/a.mp4", "A"), _stored("/f/b.mp4", "B")]
     plan = plan_ingest([_wanted("/f/a.mp4", "B"), _wanted("/f/b.mp4", "A")], present, [], RECIPE)
     assert [video.explanation for video in plan.videos] == ["renamed: was /f/b.mp4", "renamed: was /f/a.mp4"]
+    assert [video.clip for video in plan.to_rename] == ["a", "b"]
 
 
 def test_bytes_that_moved_away_are_not_replaced() -> None:
@@ -146,8 +183,21 @@ def test_the_newest_refusal_counts() -> None:
 
 
 def test_refused_footage_is_tried_on_request() -> None:
-    letter = _letter("A", "corrupt", 9)
-    assert _plan_one(_wanted("/f/a.mp4", "A"), rejected=[letter], retry_rejected=True).reason == "new"
+    letters = [_letter("A", "corrupt", 9), _letter("B", "too_short"), _letter("C", "crashed", 9)]
+    wanted = [_wanted(f"/f/{name}.mp4", name) for name in "ABC"]
+    for retry, tried in (({"corrupt"}, "A"), ({"crashed", "corrupt"}, "AC"), (set(REJECTION_REASONS), "ABC")):
+        plan = plan_ingest(wanted, [], letters, RECIPE, policy=IngestPolicy(retry=frozenset(retry)))
+        assert "".join(video.wanted.video_id for video in plan.to_ingest) == tried
+    assert plan.videos[0].explanation == "tried again after corrupt, 9 attempts"
+
+
+def test_the_cap_on_attempts_is_the_users() -> None:
+    letter = _letter("A", "timeout", 3)
+    for cap, action in ((3, "skip"), (4, "ingest")):
+        video = _plan_one(_wanted("/f/a.mp4", "A"), rejected=[letter], policy=IngestPolicy(max_attempts=cap))
+        assert video.action == action
+    with pytest.raises(InputError, match="max_attempts=0"):
+        IngestPolicy(max_attempts=0)
 
 
 def test_what_is_stored_wins_over_an_old_refusal() -> None:
