@@ -120,7 +120,7 @@ def test_equal_recipes_have_equal_hashes() -> None:
     assert Recipe.model_validate_json(recipe.model_dump_json()).hash() == recipe.hash()
     canonical = (
         '{"flow_estimator":"dis","flow_weights_sha256":null,"fps":25.0,"gaps":[1,-1,2,-2],'
-        '"jpeg_quality":95,"max_side":null,"schema_version":1}'
+        '"jpeg_quality":95,"max_side":null,"schema_version":1,"shots":"off"}'
     )
     assert recipe.hash() == hashlib.sha256(canonical.encode()).hexdigest()
 

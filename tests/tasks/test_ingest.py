@@ -101,7 +101,7 @@ def test_ingest_does_what_is_needed_and_says_why(ray_cluster: None, tmp_path: Pa
     explained = {video.clip: video.explanation for video in third.videos}
     assert explained["a"] == "bytes changed"
     assert explained["renamed"].startswith("renamed: was ")
-    assert [video.clip for video in open_dataset(str(dataset)).videos] == ["a", "b"]
+    assert [video.clip for video in open_dataset(str(dataset)).videos] == ["a", "renamed"]
     assert open_dataset(str(dataset), 0).videos[0].video_id != open_dataset(str(dataset)).videos[0].video_id
     assert list_versions(str(dataset))[-1].num_frames == 9
 
