@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,18 @@ from tasks.decode import Frame
 from tasks.errors import DatasetError, InputError, StorageError
 from tasks.flow_codec import decode_flow
 from tasks.identity import Recipe
-from tasks.ingest import IngestPlan, ingest_batch, make_recipe, prepare_ingest, run_ingest
+from tasks.ingest import (
+    GONE_AND_KEPT,
+    IngestPlan,
+    IngestPolicy,
+    finish_ingest,
+    ingest_batch,
+    make_recipe,
+    prepare_ingest,
+    prune_planned,
+    rename_planned,
+    run_ingest,
+)
 from tasks.ingest_batch import IngestProgress, _Batch, silent
 from tasks.ingest_worker import IngestJob, IngestWorker, frame_rows
 from tasks.pool import PoolResult
@@ -213,6 +225,44 @@ def test_a_changed_recipe_rebuilds(tmp_path: Path) -> None:
     assert (video.width, video.height, video.recipe.gaps) == (48, 36, (1, 3))
     (before,) = open_dataset(dataset, first).videos
     assert (before.width, before.recipe) == (WIDTH, RECIPE)
+
+
+def test_renames_are_recorded_without_decoding_and_removals_only_on_request(tmp_path: Path) -> None:
+    footage, dataset = tmp_path / "footage", str(tmp_path / "dataset")
+    for index, name in enumerate(("kept", "moved", "gone")):
+        write_clip(footage / name, 3, index)
+    _ingest_here(prepare_ingest([str(footage)], dataset, RECIPE), dataset)
+    shards = shard_files(tmp_path / "dataset")
+    (footage / "moved").rename(footage / "renamed")
+    (footage / "gone").rename(tmp_path / "elsewhere")
+
+    plan = prepare_ingest([str(footage)], dataset, RECIPE)
+    assert [(video.clip, video.reason) for video in plan.videos] == [("kept", "unchanged"), ("renamed", "renamed")]
+    assert ([video.clip for video in plan.gone], plan.to_ingest, plan.to_remove) == (["gone"], (), ())
+    rename_planned(plan, dataset)
+    assert prune_planned(plan, dataset) is None
+    summary = finish_ingest(plan, [], dataset, 0.0)
+    assert (summary.num_renamed, summary.num_removed, summary.num_skipped) == (1, 0, 2)
+    assert [line.explanation for line in summary.videos if line.reason == "gone"] == [GONE_AND_KEPT]
+    names = {video.clip: video.source for video in present_videos(dataset)}
+    assert names == {name: str(footage / name) for name in ("gone", "kept", "renamed")}
+    assert shard_files(tmp_path / "dataset") == shards
+
+    plan = prepare_ingest([str(footage)], dataset, RECIPE, policy=IngestPolicy(prune=True))
+    assert prune_planned(plan, dataset) == summary.version + 1
+    assert [video.clip for video in present_videos(dataset)] == ["kept", "renamed"]
+    assert finish_ingest(plan, [], dataset, 0.0).num_removed == 1
+
+
+def test_an_empty_mount_point_removes_nothing(tmp_path: Path) -> None:
+    dataset = str(tmp_path / "dataset")
+    write_clip(tmp_path / "disk" / "clip", 3, 0)
+    write_clip(tmp_path / "other" / "clip2", 3, 1)
+    sources = [str(tmp_path / "disk"), str(tmp_path / "other")]
+    _ingest_here(prepare_ingest(sources, dataset, RECIPE), dataset)
+    shutil.rmtree(tmp_path / "disk" / "clip")
+    plan = prepare_ingest(sources, dataset, RECIPE, policy=IngestPolicy(prune=True))
+    assert (plan.gone, [refusal.reason for refusal in plan.refusals]) == ((), ["not_found"])
 
 
 def _ingest_here(plan: IngestPlan, dataset: str) -> int | None:
