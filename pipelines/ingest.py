@@ -30,6 +30,7 @@ from tasks.ingest import (
     prune_planned,
     rename_planned,
 )
+from tasks.ingest_batch import NearDuplicates
 from tasks.ingest_plan import MAX_ATTEMPTS, IngestPlan, IngestPolicy, PlannedVideo
 
 BATCH_VIDEOS = 200  # one Prefect task, one transaction, one unit of retry
@@ -57,6 +58,7 @@ def ingest_footage(
     retry: list[str] | None = None,
     max_attempts: int = MAX_ATTEMPTS,
     max_rejected: float | None = None,
+    near_duplicates: NearDuplicates = "report",
 ) -> dict[str, Any]:
     """Ingest what is new in ``sources`` into ``dataset``, batch by batch.
 
@@ -66,6 +68,7 @@ def ingest_footage(
     prune: remove videos whose source, under one of ``sources``, is gone.
     retry: reasons of the dead letters that are tried again, or all. max_attempts: of footage refused for a reason that
     may pass. max_rejected: percentage of refused footage above which the flow fails, once everything is recorded.
+    near_duplicates: whether clips that look like others of the dataset's history are only told of, or left out.
     Returns counts, the dataset's version and up to MAX_ROWS lines of what became of each video.
     """
     started = time.monotonic()
@@ -74,7 +77,7 @@ def ingest_footage(
     recipe = choose_recipe(estimator, weights, sha256, gaps, fps, max_side, kept_from, jpeg_quality, shots)
     plan = plan_videos(sources, dataset, recipe, allow_empty, policy)
     rename(plan, dataset)
-    results = ingest_batches(plan, dataset, weights, batch_videos)
+    results = ingest_batches(plan, dataset, weights, batch_videos, near_duplicates)
     remove(plan, dataset)
     summary = summarise(_unsearched(plan), _unsearched(results), dataset, time.monotonic() - started)
     publish_ingest(summary)
@@ -174,17 +177,21 @@ def remove_videos(plan: IngestPlan, dataset: str) -> int | None:
     return prune_planned(plan, dataset)
 
 
-def ingest_batches(plan: IngestPlan, dataset: str, weights: str | None, batch_videos: int) -> list[BatchResult]:
+def ingest_batches(
+    plan: IngestPlan, dataset: str, weights: str | None, batch_videos: int, near_duplicates: NearDuplicates
+) -> list[BatchResult]:
     """Run one task per batch, all of them on one Ray; none is started when there is nothing to do."""
     batches = plan.batches(batch_videos)
     if not batches:
         return []
     with ray_session(load_settings()):
-        return [ingest_videos(_unsearched(batch), plan.recipe, dataset, weights) for batch in batches]
+        return [ingest_videos(_unsearched(batch), plan.recipe, dataset, weights, near_duplicates) for batch in batches]
 
 
 @task(retries=2, retry_delay_seconds=[5, 60], task_run_name="ingest-videos", **NOT_FOR_BAD_INPUT)
-def ingest_videos(batch: tuple[PlannedVideo, ...], recipe: Recipe, dataset: str, weights: str | None) -> BatchResult:
+def ingest_videos(
+    batch: tuple[PlannedVideo, ...], recipe: Recipe, dataset: str, weights: str | None, near_duplicates: NearDuplicates
+) -> BatchResult:
     """Decode a batch in Ray actors and publish it; a retry redoes only what is not published."""
     with Progress("ingest", key="ingest") as progress:
         return ingest_batch(
@@ -193,6 +200,7 @@ def ingest_videos(batch: tuple[PlannedVideo, ...], recipe: Recipe, dataset: str,
             dataset,
             load_settings(),
             weights=weights,
+            near_duplicates=near_duplicates,
             on_progress=lambda now: progress(now.num_done, now.num_total, now.outcome.clip),
         )
 
@@ -239,6 +247,7 @@ def _summary(version: int | None, outcomes: tuple[VideoOutcome, ...]) -> dict[st
         "num_renamed": by_status["renamed"],
         "num_removed": by_status["removed"],
         "num_frames": sum(outcome.num_frames for outcome in outcomes),
+        "num_near_duplicates": sum(outcome.num_near_duplicates for outcome in outcomes),
         "reasons": [
             {"status": status, "reason": reason, "videos": number} for (status, reason), number in by_reason.items()
         ],

@@ -115,6 +115,10 @@ def ingest(
             min=0, max=100, help="Fail in the end when more than this percentage was refused; unset: 50 of 10 or more."
         ),
     ] = None,
+    near_duplicates: Annotated[
+        Literal["report", "skip"],
+        typer.Option(help="Clips that look like others that were ever ingested: tell of them, or leave them out too."),
+    ] = "report",
 ) -> None:
     """Decode footage, compute optical flow, and publish what is new as a dataset version.
 
@@ -141,6 +145,7 @@ def ingest(
             retry=retry,
             max_attempts=max_attempts,
             max_rejected=max_rejected,
+            near_duplicates=near_duplicates,
         )
     except ErrorBudgetError as error:
         _print_summary(error.summary, dataset)
@@ -150,7 +155,8 @@ def ingest(
 
 def _print_summary(summary: Any, dataset: str) -> None:
     print_table(summary["videos"], title="footage")
-    changes = [f"{name} {summary[f'num_{name}']}" for name in ("renamed", "removed") if summary[f"num_{name}"]]
+    rare = {"renamed": "num_renamed", "removed": "num_removed", "clips like others": "num_near_duplicates"}
+    changes = [f"{name} {summary[key]}" for name, key in rare.items() if summary[key]]
     counts = [f"{name} {summary[f'num_{name}']}" for name in ("ingested", "skipped", "rejected")]
     typer.echo(f"{', '.join(counts + changes)}: {dataset} is at version {summary['version']}")
 
