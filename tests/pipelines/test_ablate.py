@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from pipelines.ablate import ablate_gwm
-from pipelines.cli import app
 from pipelines.commands.ablate import pairs
-from tasks.checkpoint import list_checkpoint_steps
 from tasks.errors import AblationError, ConfigError
-from tasks.storage import location
 from tests.tasks.training_data import write_dataset
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = ["optimisation.num_steps=4"]
 
 
@@ -62,64 +52,6 @@ def test_rows_are_run_once_and_a_failed_one_does_not_lose_the_others(
     assert [row["overrides"][-1] for row in document["rows"]] == ["method.num_segments=2", "method.num_segments=3"]
     assert Path(result["markdown"]).read_text().count("\n| K=") == 2
     assert Path(result["page"]).read_text().startswith("<!")
-
-
-def killed_after_a_checkpoint(arguments: list[str], runs: Path) -> int:
-    """Run ``gwm`` in a process of its own and kill it; return the steps of the last checkpoint that it left."""
-    from prefect.settings import PREFECT_API_URL
-
-    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 240
-    try:
-        while not checkpoints_in(runs) and process.poll() is None:
-            assert time.monotonic() < deadline, "no checkpoint for too long"
-            time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL, "the command ended by itself"
-    return max(checkpoints_in(runs))
-
-
-def checkpoints_in(runs: Path) -> list[int]:
-    return [step for run in runs.glob("*") for step in list_checkpoint_steps(location(run / "checkpoints"))]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("prefect_server")
-def test_a_row_that_was_killed_goes_on_by_the_same_command(
-    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
-    monkeypatch.setenv("GWM_RAY_CPUS", "1")
-    monkeypatch.setenv("GWM_TRAIN_THREADS", "1")
-    dataset = write_dataset(tmp_path / "dataset", num_frames=(5, 4))
-    settings = ["optimisation.num_steps=120", "recording.checkpoint_every_steps=4", "recording.num_checkpoints_kept=9"]
-    arguments = ["ablate", "segments", "--rows", "k2", "--base", "debug", "--benchmark", "rendered"]
-    arguments += ["--root", str(rendered), "--dataset", dataset]
-    arguments += [part for setting in settings for part in ("--set", setting)]
-
-    def scores(out: Path) -> list[Any]:
-        (row,) = json.loads((out / "segments-rendered.json").read_text())["rows"]
-        return [row["status"], row["J"]]
-
-    monkeypatch.setenv("GWM_HOME", str(tmp_path / "killed"))
-    runs, out = tmp_path / "killed" / "runs", tmp_path / "killed-table"
-    killed_at = killed_after_a_checkpoint([*arguments, "--out", str(out)], runs)
-    assert 4 <= killed_at < 120
-    assert not (out / "segments-rendered.json").exists()
-    continued = CliRunner().invoke(app, [*arguments, "--out", str(out)])
-    assert continued.exit_code == 0, continued.output
-    (result,) = [json.loads(file.read_text()) for file in runs.glob("*/result.json")]
-    assert result["resumed_from_step"] == killed_at
-
-    monkeypatch.setenv("GWM_HOME", str(tmp_path / "unbroken"))
-    unbroken = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "unbroken-table")])
-    assert unbroken.exit_code == 0, unbroken.output
-    assert scores(out) == scores(tmp_path / "unbroken-table")
-    assert scores(out)[0] == "done"
 
 
 @pytest.mark.usefixtures("prefect_server")
