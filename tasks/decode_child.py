@@ -179,7 +179,10 @@ class _AskedFile(io.RawIOBase):
 
 
 def _opened(job: dict[str, Any], link: _Link) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_AskedFile(link, int(job["num_bytes"])), _READ_AHEAD_BYTES))
+    num_bytes = int(job["num_bytes"])
+    file = io.BufferedReader(_AskedFile(link, num_bytes), _READ_AHEAD_BYTES)
+    # demuxers jump about, and each jump beyond what was read ahead is a question
+    return io.BytesIO(file.read()) if num_bytes <= link.window.num_bytes else cast(BinaryIO, file)
 
 
 def _probe(job: dict[str, Any], limits: DecodeLimits, link: _Link) -> None:
