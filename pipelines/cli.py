@@ -13,7 +13,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from model.errors import GwmError
-from pipelines.commands import ablate, adapt, data, inspection, machine, models, output, weights
+from pipelines.commands import ablate, adapt, data, export, inspection, machine, models, output, weights
 from tasks.errors import printable
 
 
@@ -72,6 +72,11 @@ app.command(epilog=_example("gwm datasets ./dataset"))(data.datasets)
 app.command(epilog=_example("gwm show ./dataset --version 3"))(inspection.show)
 app.command(epilog=_example("gwm trace ./masks/holiday/masks/00000.png"))(inspection.trace)
 app.command(epilog=_example("gwm rejected ./dataset --reason corrupt"))(data.rejected)
+app.command(epilog=_example("gwm verify ./dataset --sample 1%"))(inspection.verify)
+app.command(epilog=_example("gwm preview ./dataset --out ./preview"))(inspection.preview)
+app.command(epilog=_example("gwm export-dataset ./dataset --format webdataset --out s3://bucket/tars"))(
+    export.export_dataset
+)
 app.command(
     epilog=_example("gwm train --experiment gwm_unet_davis16 --dataset ./dataset --set optimisation.num_steps=500")
 )(models.train)

@@ -16,7 +16,7 @@ def training_clips(snapshot: DatasetSnapshot, config: DataConfig) -> DatasetSnap
 
     Raises DatasetError when none is left.
     """
-    motion = _mean_motion(snapshot.uri) if config.min_motion > 0 else {}
+    motion = mean_motion(snapshot.uri) if config.min_motion > 0 else {}
     return keep_clips(snapshot, motion, min_frames=config.min_frames, min_motion=config.min_motion)
 
 
@@ -47,7 +47,8 @@ def keep_clips(
     return replace(snapshot, videos=tuple(video for video in videos if video.shards))
 
 
-def _mean_motion(uri: str) -> dict[ClipKey, float | None]:
+def mean_motion(uri: str) -> dict[ClipKey, float | None]:
+    """Mean displacement a frame of every clip that was ever described, as a share of the frame's diagonal."""
     names = ["video_id", "recipe_hash", "shot", "mean_motion"]
     columns = (column.to_pylist() for column in read_clips(uri, names).select(names).columns)
     return {(video, recipe, shot): motion for video, recipe, shot, motion in zip(*columns, strict=True)}

@@ -1,11 +1,12 @@
 """What a dataset holds, for people and programs: totals, recipes, clips, bytes by column, refusals, history.
 
-Everything but the bytes by column comes from the Delta log; those are read off the footers of at most MAX_FOOTERS
-shards, evenly spread, and scaled to the whole, so that asking costs the same for ten clips and for a million.
+Clips, recipes and history come from the Delta log, motion from the table of clips. The bytes by column are read off the
+footers of at most MAX_FOOTERS shards, evenly spread, and scaled to the whole.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tasks.catalog import list_versions, open_dataset
+from tasks.clip_filter import mean_motion
 from tasks.dead_letters import DeadLetter, read_rejected
 from tasks.identity import Recipe
-from tasks.snapshot import DatasetSnapshot, DatasetVersion, StoredShard, StoredVideo
+from tasks.snapshot import DatasetSnapshot, DatasetVersion, StoredClip, StoredShard
 from tasks.stored_rows import read_footer
 
 MAX_FOOTERS = 64
@@ -36,10 +38,11 @@ class RecipeLine:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipLine:
-    """One clip. motion_px: mean length of its optical flow over one frame, in pixels; None where it was not kept."""
+    """One clip. motion_px: mean displacement a frame, in pixels; None where it is not known, as in schema version 1."""
 
     clip: str
     video_id: str
+    shot: int
     recipe_hash: str
     source: str
     num_frames: int
@@ -98,6 +101,7 @@ def describe_dataset(uri: str, version: int | None = None) -> DatasetDescription
     history = list_versions(uri)
     shards = [shard for video in snapshot.videos for shard in video.shards]
     measured = spread(shards, MAX_FOOTERS)
+    motion = mean_motion(uri)
     return DatasetDescription(
         uri=uri,
         version=next(entry for entry in history if entry.version == snapshot.version),
@@ -108,8 +112,8 @@ def describe_dataset(uri: str, version: int | None = None) -> DatasetDescription
         num_shards=len(shards),
         num_measured_shards=len(measured),
         gaps=snapshot.gaps,
-        recipes=recipe_lines(snapshot.videos),
-        clips=tuple(_clip_line(video) for video in snapshot.videos),
+        recipes=recipe_lines(snapshot.clips),
+        clips=tuple(_clip_line(clip, motion.get(clip.key)) for clip in snapshot.clips),
         columns=_column_bytes(snapshot, measured),
         rejected=rejected_lines(read_rejected(uri)),
         history=tuple(history),
@@ -123,13 +127,13 @@ def spread(shards: Sequence[StoredShard], count: int) -> list[StoredShard]:
     return [shards[position * (len(shards) - 1) // (count - 1)] for position in range(count)]
 
 
-def recipe_lines(videos: Sequence[StoredVideo]) -> tuple[RecipeLine, ...]:
+def recipe_lines(stored: Sequence[StoredClip]) -> tuple[RecipeLine, ...]:
     """Add up clips and frames by recipe, the most used first."""
     clips, frames = Counter[str](), Counter[str]()
-    recipes = {video.recipe_hash: video.recipe for video in videos}
-    for video in videos:
-        clips[video.recipe_hash] += 1
-        frames[video.recipe_hash] += video.num_frames
+    recipes = {clip.recipe_hash: clip.recipe for clip in stored}
+    for clip in stored:
+        clips[clip.recipe_hash] += 1
+        frames[clip.recipe_hash] += clip.num_frames
     return tuple(
         RecipeLine(recipe_hash=name, recipe=recipes[name], num_clips=number, num_frames=frames[name])
         for name, number in clips.most_common()
@@ -153,17 +157,19 @@ def rejected_lines(letters: Sequence[DeadLetter]) -> tuple[RejectedLine, ...]:
     return tuple(sorted(lines, key=lambda line: (-line.num_sources, line.reason)))
 
 
-def _clip_line(video: StoredVideo) -> ClipLine:
+def _clip_line(clip: StoredClip, mean_motion: float | None) -> ClipLine:
     return ClipLine(
-        clip=video.clip,
-        video_id=video.video_id,
-        recipe_hash=video.recipe_hash,
-        source=video.source,
-        num_frames=video.num_frames,
-        width=video.width,
-        height=video.height,
-        num_bytes=video.num_bytes,
-        num_shards=len(video.shards),
+        clip=clip.clip,
+        video_id=clip.video_id,
+        shot=clip.shot,
+        recipe_hash=clip.recipe_hash,
+        source=clip.source,
+        num_frames=clip.num_frames,
+        width=clip.width,
+        height=clip.height,
+        num_bytes=sum(shard.num_bytes for shard in clip.shards),
+        num_shards=len(clip.shards),
+        motion_px=None if mean_motion is None else mean_motion * math.hypot(clip.width, clip.height),
     )
 
 

@@ -80,7 +80,7 @@ class IngestWorker:
         torch.set_num_threads(job.num_threads)
         cv2.setNumThreads(job.num_threads)
         self._job = job
-        self._estimator = _estimator_of(job)
+        self._estimator = estimator_of(job)
         self._num_clamped = 0
         self._frames = location(job.dataset_uri) / FRAMES_TABLE
 
@@ -217,7 +217,8 @@ def _with_refusals(flows: Iterator[FlowsByGap]) -> Iterator[FlowsByGap]:
         yield item
 
 
-def _estimator_of(job: IngestJob) -> OpticalFlowEstimator:
+def estimator_of(job: IngestJob) -> OpticalFlowEstimator:
+    """Build the estimator of a job. Raises WeightsError when its weights are not those of the recipe."""
     recipe = job.recipe
     estimator = build_estimator(recipe.flow_estimator, job.weights, recipe.flow_weights_sha256, job.device)
     if estimator.weights_sha256 != recipe.flow_weights_sha256:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import DatasetError, StorageError
-from tasks.snapshot import DatasetSnapshot, StoredShard, StoredVideo
+from tasks.snapshot import StoredClip, StoredShard
 from tasks.storage import Location
 
 StoredRow = dict[str, Any]
@@ -30,22 +30,23 @@ class ShardFooter:
 
 
 def read_rows(
-    snapshot: DatasetSnapshot,
-    video: StoredVideo,
+    folder: Location,
+    clip: StoredClip,
     columns: Sequence[str],
     *,
     frames: Collection[int] | None = None,
 ) -> Iterator[StoredRow]:
     """Yield rows of a clip in frame order, as ``columns`` and their values; all of them unless ``frames`` says which.
 
+    folder: of the frames table, where the clip's shards lie.
     A column that a shard was written without is None, as a gap that an older clip has no optical flow over. Raises
     DatasetError naming the shard when one can not be read.
     """
     wanted = None if frames is None else frozenset(frames)
-    for shard in video.shards:
+    for shard in clip.shards:
         inside = None if wanted is None else {frame - shard.first_frame for frame in wanted}
         if inside is None or any(0 <= row < shard.num_rows for row in inside):
-            yield from _shard_rows(snapshot.frames / shard.path, columns, inside)
+            yield from read_shard_rows(folder / shard.path, columns, inside)
 
 
 def read_footer(shard: Location) -> ShardFooter:
@@ -61,15 +62,18 @@ def read_footer(shard: Location) -> ShardFooter:
     return ShardFooter(num_rows=metadata.num_rows, column_bytes=sizes)
 
 
-def shard_of_frame(video: StoredVideo, frame: int) -> StoredShard:
+def shard_of_frame(clip: StoredClip, frame: int) -> StoredShard:
     """Return the shard that holds a frame. Raises DatasetError when the clip has no such frame."""
-    for shard in video.shards:
+    for shard in clip.shards:
         if 0 <= frame - shard.first_frame < shard.num_rows:
             return shard
-    raise DatasetError(f"clip {video.clip!r} has frames 0 to {video.num_frames - 1}, got {frame}")
+    raise DatasetError(f"clip {clip.clip!r} has frames 0 to {clip.num_frames - 1}, got {frame}")
 
 
-def _shard_rows(shard: Location, columns: Sequence[str], rows: Collection[int] | None) -> Iterator[StoredRow]:
+def read_shard_rows(
+    shard: Location, columns: Sequence[str], rows: Collection[int] | None = None
+) -> Iterator[StoredRow]:
+    """Yield rows of one shard, all of them unless ``rows`` says which. Raises DatasetError when it can not be read."""
     with _damage_of(shard), shard.open_input() as stream, pq.ParquetFile(stream) as file:
         there = [name for name in columns if name in file.schema_arrow.names]
         absent = dict.fromkeys(name for name in columns if name not in there)

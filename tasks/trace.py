@@ -20,7 +20,7 @@ from tasks.mask_provenance import MaskProvenance
 from tasks.model_package import Provenance, read_description
 from tasks.registry import resolve_model, versions_of_run
 from tasks.settings import Settings
-from tasks.snapshot import DatasetPin, DatasetSnapshot, StoredVideo
+from tasks.snapshot import DatasetPin, DatasetSnapshot, StoredClip
 from tasks.source_check import check_source
 from tasks.storage import Location, location
 from tasks.stored_rows import read_rows, shard_of_frame
@@ -89,27 +89,27 @@ def trace_model(reference: str, settings: Settings) -> Trace:
     return Trace(target=reference, links=(model, *_training_links(provenance, settings), *pinned), clips=clips)
 
 
-def trace_frame(snapshot: DatasetSnapshot, video: StoredVideo, frame: int) -> Trace:
+def trace_frame(snapshot: DatasetSnapshot, clip: StoredClip, frame: int) -> Trace:
     """Follow a stored frame to its shard, its video and its source. Raises DatasetError for no such frame."""
-    shard = shard_of_frame(video, frame)
+    shard = shard_of_frame(clip, frame)
     place = snapshot.frames / shard.path
     shard_facts = {"row": frame - shard.first_frame, "rows": shard.num_rows, "bytes": shard.num_bytes}
-    facts: dict[str, Any] = {"clip": video.clip, "frame": frame, "size": f"{video.width}x{video.height}"}
+    facts: dict[str, Any] = {"clip": clip.clip, "frame": frame, "size": f"{clip.width}x{clip.height}"}
     problem = None
     try:
-        facts |= next(iter(read_rows(snapshot, video, ("time_seconds",), frames=(frame,))))
+        facts |= next(iter(read_rows(snapshot.frames, clip, ("time_seconds",), frames=(frame,))))
     except GwmError as error:
         problem = str(error)
-    recipe = video.recipe.model_dump(mode="json", exclude_none=True)
-    checked = check_source(video.source, video.video_id)
+    recipe = clip.recipe.model_dump(mode="json", exclude_none=True)
+    checked = check_source(clip.source, clip.video_id)
     links = (
-        Link(kind="frame", name=f"{snapshot.uri}/{video.clip}/{frame}", facts=facts),
+        Link(kind="frame", name=f"{snapshot.uri}/{clip.clip}/{frame}", facts=facts),
         Link(kind="dataset", name=str(snapshot.pin), facts=_totals(snapshot)),
         Link(kind="shard", name=place.uri, facts=shard_facts, problem=problem),
-        Link(kind="video", name=video.video_id, facts={"recipe": video.recipe_hash, **recipe}),
+        Link(kind="video", name=clip.video_id, facts={"shot": clip.shot, "recipe": clip.recipe_hash, **recipe}),
         Link(
             kind="source",
-            name=video.source,
+            name=clip.source,
             facts={"state": checked.state},
             problem=None if checked.state == "same" else checked.detail,
         ),
@@ -170,24 +170,29 @@ def _dataset_links(provenance: Provenance) -> tuple[list[Link], tuple[TrainedCli
             links.append(Link(kind="dataset", name=str(pin), facts={}, problem=str(error)))
             continue
         links.append(Link(kind="dataset", name=str(pin), facts=_totals(snapshot)))
-        clips += [_trained_clip(snapshot, video) for video in snapshot.videos]
+        clips += [_trained_clip(snapshot, clip) for clip in snapshot.clips]
     return links, tuple(clips)
 
 
-def _trained_clip(snapshot: DatasetSnapshot, video: StoredVideo) -> TrainedClip:
+def _trained_clip(snapshot: DatasetSnapshot, clip: StoredClip) -> TrainedClip:
     return TrainedClip(
         dataset=snapshot.uri,
-        clip=video.clip,
-        video_id=video.video_id,
-        source=video.source,
-        num_frames=video.num_frames,
-        shards=tuple(shard.path for shard in video.shards),
+        clip=clip.clip,
+        video_id=clip.video_id,
+        source=clip.source,
+        num_frames=clip.num_frames,
+        shards=tuple(shard.path for shard in clip.shards),
     )
 
 
 def _totals(snapshot: DatasetSnapshot) -> dict[str, Any]:
     num_shards = sum(len(video.shards) for video in snapshot.videos)
-    return {"clips": len(snapshot.videos), "frames": snapshot.num_frames, "shards": num_shards}
+    return {
+        "videos": len(snapshot.videos),
+        "clips": len(snapshot.clips),
+        "frames": snapshot.num_frames,
+        "shards": num_shards,
+    }
 
 
 def _known(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tasks.mask_provenance import PROVENANCE_FILE, MaskProvenance, parse_provena
 from tasks.model_package import is_model
 from tasks.registry import ARTIFACT_NAME
 from tasks.settings import Settings
-from tasks.snapshot import DatasetSnapshot, StoredVideo
+from tasks.snapshot import DatasetSnapshot, StoredClip
 from tasks.storage import Location, location
 from tasks.trace import Trace, trace_frame, trace_mask, trace_model
 
@@ -68,25 +68,25 @@ def provenance_of_file(place: Location) -> MaskProvenance:
     )
 
 
-def find_clip(snapshot: DatasetSnapshot, name: str) -> StoredVideo:
+def find_clip(snapshot: DatasetSnapshot, name: str) -> StoredClip:
     """Return the clip of that name, or of that SHA-256, of which eight digits or more suffice when one clip fits.
 
     Raises DatasetError for none or several.
     """
-    for video in snapshot.videos:
-        if video.clip == name:
-            return video
+    for clip in snapshot.clips:
+        if clip.clip == name:
+            return clip
     is_id = _ID_DIGITS.match(name) is not None
-    fitting = [video for video in snapshot.videos if is_id and video.video_id.startswith(name)]
+    fitting = [clip for clip in snapshot.clips if is_id and clip.video_id.startswith(name)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise DatasetError(
             f"{snapshot.pin} has {len(fitting)} clips of video {name}: name one of "
-            f"{', '.join(video.clip for video in fitting)}"
+            f"{', '.join(clip.clip for clip in fitting)}"
         )
-    some = ", ".join(video.clip for video in snapshot.videos[:10])
-    raise DatasetError(f"{snapshot.pin} has no clip {name!r}; it has {len(snapshot.videos)}, such as {some}")
+    some = ", ".join(clip.clip for clip in snapshot.clips[:10])
+    raise DatasetError(f"{snapshot.pin} has no clip {name!r}; it has {len(snapshot.clips)}, such as {some}")
 
 
 def _folders(place: Location) -> tuple[Location, ...]:

@@ -13,6 +13,8 @@ from tests.architecture import ROOT
 FLOWS = [
     *("ingest-footage", "train-gwm", "evaluate-model", "ablate-gwm", "segment-footage", "adapt-gwm"),
     "retrain-on-new-footage",
+    "verify-dataset",
+    "export-dataset",
 ]
 DEPLOYMENTS: dict[str, dict[str, Any]] = {
     deployment["name"]: deployment for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.catalog import publish
+from tasks.clips import JudgedClip, clip_history
 from tasks.identity import Recipe
 from tasks.ingest import prepare_ingest
 from tasks.ingest_worker import IngestJob, IngestWorker
@@ -17,5 +18,6 @@ def ingest_here(source: Path, dataset: str, recipe: Recipe = RECIPE) -> str:
     plan = prepare_ingest([str(source)], dataset, recipe)
     done = [worker.run(video) for video in plan.to_ingest]
     assert not [work.refusal for work in done if work.refusal]
+    clip_history(dataset).record([JudgedClip(facts=facts) for work in done for facts in work.clips])
     publish(dataset, [shard for work in done for shard in work.shards])
     return dataset

@@ -53,6 +53,7 @@ def test_bytes_by_column_are_those_of_the_values(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip", 4, 0)
     found = describe_dataset(ingest_here(tmp_path / "clip", str(tmp_path / "dataset")))
     (file,) = (tmp_path / "dataset" / "frames").glob("*.parquet")
+    assert found.clips[0].motion_px == pytest.approx(2, abs=0.5)
     table = pq.read_table(file)
     by_column = {line.column: line.num_bytes for line in found.columns}
     for column in ("jpeg", "flow_p1"):
@@ -75,26 +76,26 @@ def test_shards_to_measure_are_spread_over_all() -> None:
 
 def test_rows_come_in_order_and_as_asked(tmp_path: Path) -> None:
     snapshot = open_dataset(write_dataset(tmp_path / "dataset", num_frames=(8,), shard_rows=3))
-    (video,) = snapshot.videos
-    assert [row["frame_index"] for row in read_rows(snapshot, video, ["frame_index"])] == list(range(8))
-    some = list(read_rows(snapshot, video, ["frame_index", "jpeg", "flow_p7"], frames=(7, 1)))
+    (clip,) = snapshot.clips
+    assert [row["frame_index"] for row in read_rows(snapshot.frames, clip, ["frame_index"])] == list(range(8))
+    some = list(read_rows(snapshot.frames, clip, ["frame_index", "jpeg", "flow_p7"], frames=(7, 1)))
     assert [(row["frame_index"], row["flow_p7"]) for row in some] == [(1, None), (7, None)]
     assert all(row["jpeg"].startswith(b"\xff\xd8") for row in some)
-    assert [shard_of_frame(video, frame).first_frame for frame in (0, 2, 3, 7)] == [0, 0, 3, 6]
+    assert [shard_of_frame(clip, frame).first_frame for frame in (0, 2, 3, 7)] == [0, 0, 3, 6]
     with pytest.raises(DatasetError, match="has frames 0 to 7, got 8"):
-        shard_of_frame(video, 8)
+        shard_of_frame(clip, 8)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_shard_that_can_not_be_read_is_named(tmp_path: Path, damage: str) -> None:
     snapshot = open_dataset(write_dataset(tmp_path / "dataset", num_frames=(4,)))
-    (video,) = snapshot.videos
-    file = tmp_path / "dataset" / "frames" / video.shards[0].path
+    (clip,) = snapshot.clips
+    file = tmp_path / "dataset" / "frames" / clip.shards[0].path
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-20])
     else:
         file.unlink()
     with pytest.raises(DatasetError, match=f"{file.name} can not be read"):
-        list(read_rows(snapshot, video, ["jpeg"]))
+        list(read_rows(snapshot.frames, clip, ["jpeg"]))
     with pytest.raises(DatasetError, match="gwm verify"):
         read_footer(location(file))

@@ -39,7 +39,7 @@ def _ingest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flow_px: float) -> 
     write_clip(tmp_path / "clip", 3, 0)
     dataset = str(tmp_path / "dataset")
     (video,) = prepare_ingest([str(tmp_path / "clip")], dataset, RECIPE).videos
-    monkeypatch.setattr(ingest_worker, "_estimator_of", lambda job: _FarEstimator(flow_px))
+    monkeypatch.setattr(ingest_worker, "estimator_of", lambda job: _FarEstimator(flow_px))
     work = IngestWorker(IngestJob(dataset_uri=dataset, recipe=RECIPE)).run(video)
     batch = _Batch(dataset, RECIPE, 1, 300, silent)
     batch.take(PoolResult(item=video, status="done", attempts=1, value=work))
