@@ -189,7 +189,7 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except (av.FFmpegError, OSError, OverflowError, ValueError) as error:  # sizes of 64 bits overflow seek
         said = getattr(error, "strerror", None) or error
         raise FootageError("corrupt", f"{name} can not be decoded: {said}") from error
 
