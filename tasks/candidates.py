@@ -28,6 +28,7 @@ from tasks.held_out import training_part
 from tasks.model_package import is_model, load_model, publish_copy
 from tasks.run_folder import RunFolder
 from tasks.sampling import distinct_samples, plan_sampling
+from tasks.segment_roles import find_roles
 from tasks.snapshot import DatasetPin
 from tasks.storage import Location
 from tasks.tracking import MetricPoint
@@ -80,19 +81,29 @@ def publish_chosen(
     num_steps, rule = experiment.optimisation.num_steps, experiment.recording.checkpoint_choice
     if rule == "last":
         record = CandidateRecord(checkpoint=describe_choice(rule, num_steps, num_steps), step=num_steps)
-        _publish(run, last, record)
+        _publish(run, last, record, experiment, datasets, device)
         return record
     scores, measured_ms = _recorded_scores(run) or _measured_scores(run, experiment, datasets, device, on_scored)
     chosen = choose_checkpoint(rule, scores)
     sentence = describe_choice(rule, chosen.step, num_steps)
     record = CandidateRecord(checkpoint=sentence, step=chosen.step, scores=scores, measured_ms=measured_ms)
-    _publish(run, run.candidate(chosen.step), record)
+    _publish(run, run.candidate(chosen.step), record, experiment, datasets, device)
     return record
 
 
-def _publish(run: RunFolder, source: Location, record: CandidateRecord) -> None:
-    if not is_model(run.model):
-        publish_copy(source, run.model, checkpoint=record.checkpoint, candidates=record.scores)
+def _publish(
+    run: RunFolder,
+    source: Location,
+    record: CandidateRecord,
+    experiment: ExperimentConfig,
+    datasets: Sequence[DatasetPin],
+    device: str,
+) -> None:
+    if is_model(run.model):
+        return
+    held_out = experiment.data.held_out_percent
+    roles = find_roles(load_model(source, device=device).method, datasets, held_out_percent=held_out, device=device)
+    publish_copy(source, run.model, checkpoint=record.checkpoint, candidates=record.scores, roles=roles)
 
 
 def _recorded_scores(run: RunFolder) -> tuple[tuple[CandidateScores, ...], int] | None:

@@ -98,17 +98,17 @@ class SequenceWorker:
     """Loads model and estimator once, then scores one sequence per call."""
 
     def __init__(self, job: EvaluationJob) -> None:
-        estimator, self._adapter = None, None
+        estimator, roles, self._adapter = None, None, None
         if job.optical_flow is not None:
             estimator = build_estimator(job.optical_flow, job.flow_weights, job.flow_weights_sha256, device=job.device)
         if job.baseline is None:
             model = load_model(job.model_uri, device=job.device)
-            method, source = model.method, build_features(job.merging, device=job.device)
+            method, roles, source = model.method, model.roles, build_features(job.merging, device=job.device)
             if job.adaptation is not None:
                 self._adapter = build_adapter(model, estimator, job.adaptation, device=job.device)
         else:  # it brings the features that it clusters
             method, source = build_clustering(job.baseline, job.merging, device=job.device), None
-        self._segmenter = ClipSegmenter(method, estimator, job.clip, features=source, device=job.device)
+        self._segmenter = ClipSegmenter(method, estimator, job.clip, features=source, roles=roles, device=job.device)
         self._num_pictured = job.num_pictured
         self._refiner = build_refiner(job.crf, device=job.device)
 

@@ -25,6 +25,7 @@ from model.image_metrics import ImageScores, score_image
 from model.merging import merge_segments
 from model.methods.base import AnySizeMethod, Method
 from model.metrics import region_similarity
+from model.segment_roles import SegmentRoles
 from model.types import Segmentation
 from tasks.benchmarks.images import BenchmarkImage
 from tasks.errors import InputError
@@ -81,10 +82,17 @@ class ImageSegmenter:
     """Runs a method over still images; built once per process."""
 
     def __init__(
-        self, method: Method, *, features: FeatureSource | None, network_size: str = NATIVE, device: str = "cpu"
+        self,
+        method: Method,
+        *,
+        features: FeatureSource | None,
+        roles: SegmentRoles | None = None,
+        network_size: str = NATIVE,
+        device: str = "cpu",
     ) -> None:
-        """Hold the parts; features: what segments are merged by, None leaves the network's own.
+        """Hold the parts.
 
+        features: what segments are merged by, None leaves the network's own. roles: what segments are for, if known.
         Raises InputError when the method can not look at images at the size that is wanted.
         """
         self.network_size = parse_network_size(network_size)
@@ -92,6 +100,7 @@ class ImageSegmenter:
             raise InputError(f"this model looks at images of its own size only: expected network size {OF_MODEL}")
         self.method = method
         self.features = features
+        self.roles = roles
         self.device = torch.device(device)
         if isinstance(method, torch.nn.Module):
             method.to(self.device).eval()
@@ -126,7 +135,7 @@ def evaluate_image(
     picture, annotation = image.load()
     pixels = segmenter.image(picture)
     segmentation = segmenter.segment(pixels)
-    grouping = label_free_grouping(segmentation, pixels)
+    grouping = label_free_grouping(segmentation, pixels, segmenter.roles)
     target = torch.from_numpy(np.ascontiguousarray(annotation)).to(segmentation.probabilities.device)
     height, width = annotation.shape
     # (k, H, W): the image's own size, in which nothing of a network's padding is left
@@ -151,11 +160,11 @@ def _mask(picture: Picture, soft: Tensor, refiner: MaskRefiner | None) -> Tensor
     return soft if refiner is None else refiner.soft_mask(picture, soft.float()).to(soft.device)
 
 
-def label_free_grouping(segmentation: Segmentation, images: Tensor) -> Grouping:
-    """Choose the foreground of a single image [1, 3, H, W] without labels and without motion."""
+def label_free_grouping(segmentation: Segmentation, images: Tensor, roles: SegmentRoles | None = None) -> Grouping:
+    """Choose the foreground of a single image [1, 3, H, W] without labels and without motion of its own."""
     evidence = ClipEvidence(segmentation.num_segments)
     evidence.update(segmentation.probabilities, None, images)
-    return choose_grouping(evidence, "appearance")
+    return choose_grouping(evidence, "appearance", roles)
 
 
 def _choose(

@@ -94,13 +94,15 @@ class ImageWorker:
     """Loads the model once, then scores one image per call."""
 
     def __init__(self, job: ImageEvaluationJob) -> None:
-        method = load_model(job.model_uri, device=job.device).method
+        model = load_model(job.model_uri, device=job.device)
         source = build_features(job.merging, device=job.device)
         size = parse_network_size(job.network_size)
         if isinstance(source, DinoFeatures) and size != OF_MODEL:
             source = DinoFeatures(source.keys, image_size=None if isinstance(size, str) else size)
         self._is_pictured = job.num_pictured > 0
-        self._segmenter = ImageSegmenter(method, features=source, network_size=job.network_size, device=job.device)
+        self._segmenter = ImageSegmenter(
+            model.method, features=source, roles=model.roles, network_size=job.network_size, device=job.device
+        )
         self._refiner = build_refiner(job.crf, device=job.device)
 
     def run(self, image: BenchmarkImage) -> ImageResult:

@@ -104,7 +104,7 @@ def evaluate_sequence(
             foreground=segments.grouping.segments,
             rule=segments.grouping.rule,
             choices=_frame_scores(sequence, segments, chosen, refiner, on_frame),
-            rules=score_rules(segments.evidence, table),
+            rules=score_rules(segments.evidence, table, segmenter.roles),
         )
         rows = _picture_rows(segmenter, sequence, segments, scores, num_pictured, refiner)
     return SequenceResult(scores=scores, rows=rows)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from model.methods import build_method
 from model.methods.base import Method
+from model.segment_roles import SegmentRoles
 from model.weights import fit_state_dict
 from tasks.checkpoint_choice import CandidateScores
 from tasks.config import ExperimentConfig
@@ -36,6 +37,7 @@ from tasks.storage import Location, location
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
 _FORMAT = 1
+_ROLES = "segment_roles"  # absent in models of earlier releases and in imported ones
 
 
 class Provenance(BaseModel):
@@ -64,7 +66,7 @@ class Provenance(BaseModel):
 class LoadedModel:
     """A model ready to segment: on its device, in evaluation mode.
 
-    weights_sha256: of ``model.safetensors``; names the model in reports.
+    weights_sha256: of ``model.safetensors``; names the model in reports. roles: what its segments are for, if known.
     """
 
     method: Method
@@ -72,6 +74,7 @@ class LoadedModel:
     provenance: Provenance
     weights_sha256: str
     uri: str
+    roles: SegmentRoles | None = None
 
 
 def save_model(folder: Location, method: nn.Module, *, experiment: ExperimentConfig, provenance: Provenance) -> str:
@@ -94,10 +97,17 @@ def save_model(folder: Location, method: nn.Module, *, experiment: ExperimentCon
 
 
 def publish_copy(
-    source: Location, target: Location, *, checkpoint: str, candidates: Sequence[CandidateScores] = ()
+    source: Location,
+    target: Location,
+    *,
+    checkpoint: str,
+    candidates: Sequence[CandidateScores] = (),
+    roles: SegmentRoles | None = None,
 ) -> None:
-    """Copy the model in ``source`` to ``target``, the description last, and say there how it was chosen."""
+    """Copy the model in ``source`` to ``target``, the description last; say how it was chosen, and its roles."""
     description = read_description(source)
+    if roles is not None:
+        description[_ROLES] = {"num_clips": roles.num_clips, "num_foreground": list(roles.num_foreground)}
     chosen = {"checkpoint": checkpoint, "candidates": [each.model_dump() for each in candidates]}
     description["provenance"] = {**description["provenance"], **chosen}
     (target / WEIGHTS_FILE).write_bytes((source / WEIGHTS_FILE).read_bytes())
@@ -127,6 +137,7 @@ def load_model(folder: Location | str, *, device: str | torch.device = "cpu") ->
         provenance=Provenance.model_validate(description["provenance"]),
         weights_sha256=digest,
         uri=place.uri,
+        roles=_roles_of(description),
     )
 
 
@@ -168,6 +179,11 @@ def unpack_weights(weights: bytes, source: Location) -> dict[str, Tensor]:
         return load_safetensors(weights)
     except SafetensorError as error:
         raise WeightsError(f"{source.uri}: {WEIGHTS_FILE} is damaged ({error}); copy the model again") from error
+
+
+def _roles_of(description: dict[str, Any]) -> SegmentRoles | None:
+    found = description.get(_ROLES)
+    return found and SegmentRoles(num_clips=found["num_clips"], num_foreground=tuple(found["num_foreground"]))
 
 
 def _experiment_of(description: dict[str, Any], folder: Location) -> ExperimentConfig:

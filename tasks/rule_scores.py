@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model.clip_evidence import ClipEvidence, all_groupings
 from model.foreground import ForegroundRule, choose_grouping
 from model.metrics import ScoredFrames, average
+from model.segment_roles import SegmentRoles
 
 RULES: tuple[ForegroundRule, ...] = get_args(ForegroundRule)
 
@@ -28,12 +29,14 @@ class RuleScores:
     j: tuple[float, ...]
 
 
-def score_rules(evidence: ClipEvidence, table: NDArray[np.float64]) -> dict[str, RuleScores]:
+def score_rules(
+    evidence: ClipEvidence, table: NDArray[np.float64], roles: SegmentRoles | None = None
+) -> dict[str, RuleScores]:
     """Score the choice of every rule that the evidence suffices for.
 
-    table: J [t, g] of every grouping in every annotated frame.
+    table: J [t, g] of every grouping in every annotated frame. roles: what the segments are for, if known.
     """
-    chosen = {rule: choose_grouping(evidence, rule) for rule in RULES}
+    chosen = {rule: choose_grouping(evidence, rule, roles) for rule in RULES}
     groupings = all_groupings(evidence.num_segments)
     return {
         rule: RuleScores(

@@ -94,7 +94,7 @@ def segment(
     """
     options = options or SegmentOptions()
     found = discover(inputs)
-    segmenter = ClipSegmenter(model.method, estimator, options.clip, device=device)
+    segmenter = ClipSegmenter(model.method, estimator, options.clip, roles=model.roles, device=device)
     refiner = build_refiner(options.crf, device=device)
     adapter = build_adapter(model, estimator, adaptation, device=device) if adaptation else None
     results = ResultFolder(location(out))

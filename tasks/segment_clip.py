@@ -33,6 +33,7 @@ from model.foreground import ForegroundRule, Grouping, choose_grouping, group_ma
 from model.methods.base import Method
 from model.optical_flow import OpticalFlowEstimator, clip_flows
 from model.saliency import motion_saliency
+from model.segment_roles import SegmentRoles
 from model.types import Segmentation
 from tasks.errors import InputError
 from tasks.pictures import Picture
@@ -118,16 +119,19 @@ class ClipSegmenter:
         options: ClipOptions | None = None,
         *,
         features: FeatureSource | None = None,
+        roles: SegmentRoles | None = None,
         device: str = "cpu",
     ) -> None:
         """Hold the parts.
 
         estimator: None leaves motion out: the foreground is then chosen by appearance.
         features: what segments are merged by; None leaves the network's own features in its segmentation.
+        roles: what the method's segments are for; None knows nothing of it.
         """
         self.method = method
         self.estimator = estimator
         self.features = features
+        self.roles = roles
         self.options = options or ClipOptions()
         self.device = torch.device(device)
         if isinstance(method, torch.nn.Module):
@@ -135,7 +139,14 @@ class ClipSegmenter:
 
     def with_method(self, method: Method) -> ClipSegmenter:
         """Return a segmenter with another method and all else alike."""
-        return ClipSegmenter(method, self.estimator, self.options, features=self.features, device=str(self.device))
+        return ClipSegmenter(
+            method,
+            self.estimator,
+            self.options,
+            features=self.features,
+            roles=self.roles,
+            device=str(self.device),
+        )
 
     def segment_clip(
         self,
@@ -162,7 +173,7 @@ class ClipSegmenter:
                     del images, flows  # else this batch stays while the next one is gathered
                     if on_frame:
                         on_frame(spool.num_frames)
-            grouping = choose_grouping(evidence, self.options.rule)
+            grouping = choose_grouping(evidence, self.options.rule, self.roles)
         except BaseException:
             spool.close()
             raise

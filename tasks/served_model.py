@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from model.clip_evidence import ClipEvidence
 from model.foreground import choose_grouping, group_mask
+from model.segment_roles import SegmentRoles
 from tasks.errors import InputError
 from tasks.model_package import LoadedModel, load_model
 
@@ -23,7 +24,7 @@ _BATCH = 8
 
 
 class ServedModel:
-    """A model that segments still images; the foreground is chosen per image by the border rule, without labels."""
+    """A model that segments still images; the foreground is chosen per image without labels."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
@@ -42,16 +43,16 @@ class ServedModel:
         batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         probabilities = self.loaded.method.segment(batch).probabilities
         soft = torch.cat(
-            [_foreground(*pair) for pair in zip(probabilities.split(1), batch.split(1), strict=True)]
+            [_foreground(*pair, self.loaded.roles) for pair in zip(probabilities.split(1), batch.split(1), strict=True)]
         )  # [n, h, w]
         full = F.interpolate(soft[:, None], size=images.shape[1:3], mode="bilinear", align_corners=False)[:, 0]
         return {"masks": (full > 0.5).numpy(), "probabilities": probabilities.numpy()}
 
 
-def _foreground(probabilities: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def _foreground(probabilities: torch.Tensor, image: torch.Tensor, roles: SegmentRoles | None) -> torch.Tensor:
     evidence = ClipEvidence(probabilities.shape[1])
     evidence.update(probabilities, None, image)
-    return group_mask(probabilities, choose_grouping(evidence, rule="appearance").segments)
+    return group_mask(probabilities, choose_grouping(evidence, "appearance", roles).segments)
 
 
 def _require_images(images: NDArray[np.uint8]) -> None:

@@ -72,6 +72,8 @@ def test_result_names_a_model_that_loads(unbroken: TrainingResult, dataset: str,
     assert loaded.provenance.training_id == "unbroken"
     assert loaded.provenance.step == 12
     assert (loaded.provenance.dataset_uri, loaded.provenance.dataset_version) == (dataset, 0)
+    assert loaded.roles is not None
+    assert loaded.roles.num_segments == loaded.method.num_segments
     assert loaded.provenance.mlflow_run_id == unbroken.run_id
     assert (loaded.provenance.code_version or "").startswith(("git:", "wheel:"))
     assert list_checkpoint_steps(run_of(settings, "unbroken").checkpoints) == [8, 12]
