@@ -27,8 +27,6 @@ APPEARANCE_REWARD = 0.5  # frames of ten DAVIS sequences as stills; 0.5 to 1.5 d
 
 ROLES_IN_CLIPS = 0.05  # weight of what segments are for: where motion decides clearly it changes nothing
 ROLES_IN_IMAGES = 0.125  # both: 13 models, each sequence by the roles found in the nine others (log of results)
-    0.25  # both: twelve models, each sequence scored by the roles found in the nine others (log of results)
-)
 
 
 @dataclass(frozen=True, kw_only=True)
