@@ -27,6 +27,7 @@ from packaging.requirements import Requirement
 from model.errors import GwmError
 from pipelines import services
 from pipelines.local_stack import MLFLOW_PORT, PREFECT_PORT
+from tasks.commit_check import require_one_first_writer
 from tasks.decode_session import confinement
 from tasks.settings import Settings
 from tasks.storage import location, prove_writable
@@ -189,7 +190,13 @@ def _unreachable(url: str) -> str | None:
 
 def _storage(settings: Settings, places: tuple[str, ...]) -> list[Finding]:
     named = [("home", str(settings.home_path)), ("runs", settings.runs_root), *(("given", uri) for uri in places)]
-    return [_place(name, uri) for name, uri in named]
+    found = [_place(name, uri) for name, uri in named]
+    remote = [
+        (finding, uri)
+        for finding, (_, uri) in zip(found, named, strict=True)
+        if finding.status == "ok" and not location(uri).is_local
+    ]
+    return [*found, *(_commits(finding.name, uri) for finding, uri in remote)]
 
 
 def _place(name: str, uri: str) -> Finding:
@@ -198,6 +205,15 @@ def _place(name: str, uri: str) -> Finding:
     except GwmError as error:
         return Finding(area="storage", name=name, status="fail", detail=str(error))
     return Finding(area="storage", name=name, status="ok", detail=f"{uri} is writable")
+
+
+def _commits(name: str, uri: str) -> Finding:
+    """Try what concurrent ingests rest on; a local disk needs no trying."""
+    try:
+        require_one_first_writer(location(uri))
+    except GwmError as error:
+        return Finding(area="storage", name=f"{name}, commits", status="fail", detail=str(error))
+    return Finding(area="storage", name=f"{name}, commits", status="ok", detail="of writers at once one is first")
 
 
 def _ports(settings: Settings) -> list[Finding]:

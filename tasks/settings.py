@@ -38,6 +38,10 @@ class Settings(BaseSettings):
         default=None, description="MLflow's tracking URI; unset uses SQLite under the home folder."
     )
     mlflow_experiment: str = Field(default="gwm", description="MLflow experiment that runs are filed under.")
+    mlflow_artifacts_uri: str | None = Field(
+        default=None,
+        description="URI under which the embedded MLflow keeps models and pictures; unset: under the home folder.",
+    )
     runs_uri: str | None = Field(
         default=None,
         description="URI under which checkpoints are written; unset: under the home folder.",
@@ -73,7 +77,9 @@ class Settings(BaseSettings):
     @property
     def artifact_root(self) -> str | None:
         """Where the embedded MLflow puts artifacts; None leaves it to the MLflow server."""
-        return None if self.mlflow_tracking_uri else (self.home_path / "mlflow_artifacts").as_uri()
+        if self.mlflow_tracking_uri:
+            return None
+        return self.mlflow_artifacts_uri or (self.home_path / "mlflow_artifacts").as_uri()
 
     @property
     def runs_root(self) -> str:

@@ -62,11 +62,9 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3Server]:
     """One S3 server for the session, with an empty bucket. Whoever kills it starts it again."""
-    import boto3
-
     server = s3_server.S3Server(tmp_path_factory.mktemp("s3") / "store")
     server.start()
-    boto3.client("s3").create_bucket(Bucket=s3_server.BUCKET)
+    s3_server.make_bucket()
     yield server
     server.kill()
 

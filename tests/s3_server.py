@@ -42,6 +42,13 @@ def prepare_environment() -> None:
     }
 
 
+def make_bucket() -> None:
+    """Make the bucket on a server that runs."""
+    from boto3.session import Session
+
+    Session().client("s3").create_bucket(Bucket=BUCKET)
+
+
 class S3Server:
     """One server; what it stores outlives its process, so it can be killed and started again."""
 

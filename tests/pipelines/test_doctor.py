@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pipelines import doctor
 from pipelines.cli import app
 from tasks.optical_flow import DEFAULT_WEIGHTS
 from tasks.settings import Settings
+from tasks.storage import Location, location
 
 
 @pytest.fixture
@@ -34,6 +36,38 @@ def test_a_place_that_can_not_be_written_is_broken(settings: Settings, tmp_path:
     (broken,) = [finding for finding in findings if finding.status == "fail"]
     assert broken.area == "storage"
     assert "is not writable" in broken.detail
+
+
+def test_an_object_store_is_written_to_and_raced_for(settings: Settings, s3_root: str) -> None:
+    findings = doctor.examine(settings, places=(s3_root,), offline=True)
+    assert [(found.name, found.status) for found in findings if found.area == "storage"] == [
+        *(("home", "ok"), ("runs", "ok"), ("given", "ok"), ("given, commits", "ok"))
+    ]
+    assert location(s3_root).list() == ()
+
+
+def test_a_store_that_is_set_up_wrong_is_told_by_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    (broken,) = [
+        finding
+        for finding in doctor.examine(settings, places=("s3://bucket/data",), offline=True)
+        if finding.status == "fail"
+    ]
+    assert "AWS_ENDPOINT_URL" in broken.detail
+
+
+def test_a_store_that_loses_commits_is_told(settings: Settings, s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def looks_too_early(place: Location, data: bytes) -> bool:
+        was_there = place.exists()
+        time.sleep(0.2)
+        place.write_bytes(data)
+        return not was_there
+
+    monkeypatch.setattr(Location, "write_new", looks_too_early)
+    (broken,) = [
+        finding for finding in doctor.examine(settings, places=(s3_root,), offline=True) if finding.status == "fail"
+    ]
+    assert "writers at once were told that they are first" in broken.detail
 
 
 @pytest.mark.parametrize(
