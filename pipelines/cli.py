@@ -77,6 +77,7 @@ app.command(epilog=_example("gwm preview ./dataset --out ./preview"))(inspection
 app.command(epilog=_example("gwm export-dataset ./dataset --format webdataset --out s3://bucket/tars"))(
     export.export_dataset
 )
+app.command(epilog=_example("gwm vacuum ./dataset --dry-run"))(data.vacuum)
 app.command(
     epilog=_example("gwm train --experiment gwm_unet_davis16 --dataset ./dataset --set optimisation.num_steps=500")
 )(models.train)

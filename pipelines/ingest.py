@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
 from prefect import flow, get_run_logger, task
 from prefect.utilities.annotations import quote
 
+from pipelines.ingest_rates import IngestRates
 from pipelines.progress import Progress, publish_table
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
 from tasks.catalog import dataset_exists, open_dataset
-from tasks.cluster import ray_session
 from tasks.dead_letters import parse_reasons
 from tasks.error_budget import over_budget
 from tasks.errors import ErrorBudgetError, InputError
@@ -32,6 +33,7 @@ from tasks.ingest import (
 )
 from tasks.ingest_batch import NearDuplicates
 from tasks.ingest_plan import MAX_ATTEMPTS, IngestPlan, IngestPolicy, PlannedVideo
+from tasks.pool import pool_session
 
 BATCH_VIDEOS = 200  # one Prefect task, one transaction, one unit of retry
 Value = TypeVar("Value")
@@ -184,25 +186,43 @@ def ingest_batches(
     batches = plan.batches(batch_videos)
     if not batches:
         return []
-    with ray_session(load_settings()):
-        return [ingest_videos(_unsearched(batch), plan.recipe, dataset, weights, near_duplicates) for batch in batches]
+    with pool_session(load_settings()):
+        return [
+            ingest_videos(
+                _unsearched(batch), plan.recipe, dataset, weights, near_duplicates, more_to_come=number < len(batches)
+            )
+            for number, batch in enumerate(batches, start=1)
+        ]
 
 
 @task(retries=2, retry_delay_seconds=[5, 60], task_run_name="ingest-videos", **NOT_FOR_BAD_INPUT)
 def ingest_videos(
-    batch: tuple[PlannedVideo, ...], recipe: Recipe, dataset: str, weights: str | None, near_duplicates: NearDuplicates
+    batch: tuple[PlannedVideo, ...],
+    recipe: Recipe,
+    dataset: str,
+    weights: str | None,
+    near_duplicates: NearDuplicates,
+    more_to_come: bool = False,
 ) -> BatchResult:
     """Decode a batch in Ray actors and publish it; a retry redoes only what is not published."""
+    rates = IngestRates()
     with Progress("ingest", key="ingest") as progress:
-        return ingest_batch(
+        result = ingest_batch(
             batch,
             recipe,
             dataset,
             load_settings(),
             weights=weights,
             near_duplicates=near_duplicates,
-            on_progress=lambda now: progress(now.num_done, now.num_total, now.outcome.clip),
+            more_to_come=more_to_come,
+            on_progress=lambda now: progress(now.num_done, now.num_total, rates.line(now)),
         )
+    publish_table(
+        [asdict(outcome) for outcome in _rejected_first(result.outcomes)],
+        key="ingest-batch",
+        description=f"A batch of {len(batch)} videos, dataset version {result.version}: {rates}",
+    )
+    return result
 
 
 @task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
@@ -234,10 +254,14 @@ def _unsearched(value: Value) -> Value:
     return cast(Value, quote(value))
 
 
+def _rejected_first(outcomes: Sequence[VideoOutcome]) -> list[VideoOutcome]:
+    return sorted(outcomes, key=lambda outcome: outcome.status != "rejected")[:MAX_ROWS]
+
+
 def _summary(version: int | None, outcomes: tuple[VideoOutcome, ...]) -> dict[str, Any]:
     by_status = Counter(outcome.status for outcome in outcomes)
     by_reason = Counter((outcome.status, outcome.explanation.partition(":")[0]) for outcome in outcomes)
-    first = sorted(outcomes, key=lambda outcome: outcome.status != "rejected")[:MAX_ROWS]
+    first = _rejected_first(outcomes)
     shown = ("source", "status", "explanation", "clip", "num_frames")
     return {
         "version": version,

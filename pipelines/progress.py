@@ -23,7 +23,7 @@ class Progress:
     """Context manager; ``key`` names the artifact: lower-case letters, digits and dashes."""
 
     def __init__(self, description: str, *, key: str) -> None:
-        self._console = ConsoleProgress(description)
+        self._console, self._description, self._note = ConsoleProgress(description), description, ""
         self._artifact = cast(UUID, create_progress_artifact(0.0, key=key, description=description))
         self._last_artifact = time.monotonic()
         # Training reports from a thread, which would not know which Prefect server this task belongs to.
@@ -34,8 +34,9 @@ class Progress:
         return self
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Tell that ``done`` of ``total`` units are finished."""
+        """Tell that ``done`` of ``total`` units are finished; the note is read beside the bar, here and in Prefect."""
         self._console(done, total, note)
+        self._note = note
         if time.monotonic() - self._last_artifact >= ARTIFACT_SECONDS:
             self._last_artifact = time.monotonic()
             self._send(100.0 * done / max(total, 1))
@@ -48,7 +49,8 @@ class Progress:
             self._send(100.0)
 
     def _send(self, percent: float) -> None:
-        self._context.copy().run(update_progress_artifact, self._artifact, progress=percent)
+        description = f"{self._description}: {self._note}" if self._note else self._description
+        self._context.copy().run(update_progress_artifact, self._artifact, progress=percent, description=description)
 
 
 def publish_table(rows: Sequence[Mapping[str, Any]], *, key: str, description: str) -> None:

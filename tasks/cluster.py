@@ -30,7 +30,10 @@ _RAY_UNITS = 10_000  # Ray's kResourceUnitScaling: the smallest part of a CPU or
 
 @dataclass(frozen=True, kw_only=True)
 class PoolResources:
-    """How many actors a pool gets, and what each reserves: CPUs and GPUs as Ray counts them."""
+    """How many actors a pool gets, and what each reserves: CPUs and GPUs as Ray counts them.
+
+    No actors means that the calling process does the work.
+    """
 
     num_actors: int
     num_cpus: float
@@ -75,6 +78,8 @@ def resources(settings: Settings) -> PoolResources:
 
     Raises ConfigError when the settings ask for CUDA and Ray sees no GPU.
     """
+    if settings.ingest_actors == 0:
+        return PoolResources(num_actors=0, num_cpus=0, num_gpus=0)
     return share_resources(ray.cluster_resources(), settings)
 
 

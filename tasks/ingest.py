@@ -19,9 +19,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tasks.catalog import newest_version, present_videos
-from tasks.cluster import ray_session
-from tasks.dead_letters import read_rejected, record_rejected
+from tasks.catalog import newest_version, present_videos, published_frames
+from tasks.dead_letters import forget_rejected, read_rejected, record_rejected
 from tasks.errors import DatasetError
 from tasks.gone import given_sources, missing_sources, sources_to_look_for
 from tasks.identity import Recipe, ShotDetection
@@ -35,6 +34,7 @@ from tasks.ingest_batch import (
 )
 from tasks.ingest_plan import IngestPlan, IngestPolicy, WantedVideo, plan_ingest
 from tasks.optical_flow import build_estimator
+from tasks.pool import pool_session
 from tasks.revisions import Rename, remove_videos, rename_videos
 from tasks.schema import SCHEMA_VERSION
 from tasks.settings import Settings
@@ -141,11 +141,12 @@ def prune_planned(plan: IngestPlan, dataset_uri: str) -> int | None:
 
 
 def finish_ingest(plan: IngestPlan, results: Sequence[BatchResult], dataset_uri: str, seconds: float) -> IngestSummary:
-    """Write down what was out of reach, and add up plan and batches.
+    """Write down what was out of reach, forget refusals of what is there after all, and add up plan and batches.
 
     Raises DatasetError, listing the reasons, when nothing that was named is in the dataset now.
     """
     record_rejected(dataset_uri, plan.refusals)
+    _forget_settled(plan, dataset_uri)
     ingested_or_rejected = [outcome for result in results for outcome in result.outcomes]
     outcomes = [*ingested_or_rejected, *_outcomes_of_plan(plan)]
     if not any(outcome.status == "ingested" or outcome.reason in _IN_DATASET for outcome in outcomes):
@@ -182,22 +183,39 @@ def run_ingest(
     started = time.monotonic()
     rename_planned(plan, dataset_uri)
     results: list[BatchResult] = []
-    num_total = len(plan.to_ingest)
+    num_before, num_total = 0, len(plan.to_ingest)
 
     def over_all_batches(progress: IngestProgress) -> None:
-        num_before = sum(len(result.outcomes) for result in results)
         on_progress(replace(progress, num_done=num_before + progress.num_done, num_total=num_total))
 
     batches = plan.batches(batch_videos)
     if batches:
-        with ray_session(settings):
-            for videos in batches:
+        with pool_session(settings):
+            for number, videos in enumerate(batches, start=1):
                 result = ingest_batch(
-                    videos, plan.recipe, dataset_uri, settings, weights=weights, on_progress=over_all_batches
+                    videos,
+                    plan.recipe,
+                    dataset_uri,
+                    settings,
+                    weights=weights,
+                    more_to_come=number < len(batches),
+                    on_progress=over_all_batches,
                 )
                 results.append(result)
+                num_before += len(videos)
     prune_planned(plan, dataset_uri)
     return finish_ingest(plan, results, dataset_uri, time.monotonic() - started)
+
+
+def _forget_settled(plan: IngestPlan, dataset_uri: str) -> None:
+    """Remove dead letters of videos that the dataset has: an ingest that was killed after it published left them."""
+    letters = read_rejected(dataset_uri)
+    if not letters:
+        return
+    sources = {video.wanted.video_id: video.source for video in plan.videos}
+    refused = [letter.video_id for letter in letters if letter.video_id in sources]
+    present = published_frames(dataset_uri, refused, plan.recipe)
+    forget_rejected(dataset_uri, sorted(letter.source for letter in letters if letter.video_id in present))
 
 
 def _outcomes_of_plan(plan: IngestPlan) -> list[VideoOutcome]:

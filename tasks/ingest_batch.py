@@ -9,16 +9,17 @@ from typing import Literal
 
 from tasks.catalog import is_present, publish, published_frames
 from tasks.clips import JudgedClip, clip_history, describe
-from tasks.cluster import ray_session, resources
+from tasks.cluster import resources
 from tasks.dead_letters import Refusal, forget_rejected, read_rejected, record_rejected
 from tasks.errors import FootageError, GwmError, InputError
 from tasks.flow_codec import MAX_FLOW_PX
 from tasks.identity import Recipe
+from tasks.ingest_metrics import IngestMetrics
 from tasks.ingest_plan import PlannedVideo
 from tasks.ingest_worker import IngestJob, IngestWorker, WorkDone, refusal_of
-from tasks.pool import PoolResult, run_pool
+from tasks.pool import PoolResult, pool_session, run_pool
+from tasks.publish import require_written
 from tasks.settings import Settings
-from tasks.shards import remove_abandoned
 from tasks.snapshot import StoredVideo, WrittenShard
 
 DEFAULT_PUBLISH_SECONDS = 300.0
@@ -81,9 +82,12 @@ def ingest_batch(
     weights: str | None = None,
     publish_seconds: float = DEFAULT_PUBLISH_SECONDS,
     near_duplicates: NearDuplicates = "report",
+    more_to_come: bool = False,
     on_progress: ProgressCallback = silent,
 ) -> BatchResult:
     """Decode ``videos`` in Ray actors and publish them, in one transaction unless it takes ``publish_seconds``.
+
+    more_to_come: leave the actors to the next batch, inside ``pool_session``.
 
     Footage at fault becomes a dead letter. Raises what would meet every video: StorageError, WeightsError,
     ServiceError. near_duplicates: whether clips that look like others are only told of, or left out.
@@ -92,8 +96,7 @@ def ingest_batch(
     batch = _Batch(dataset_uri, recipe, len(videos), publish_seconds, on_progress, near_duplicates)
     todo = batch.leave_out_published(videos)
     if todo:
-        remove_abandoned(dataset_uri)
-        with ray_session(settings):
+        with pool_session(settings):
             share = resources(settings)
             job = IngestJob(
                 dataset_uri=dataset_uri,
@@ -102,7 +105,7 @@ def ingest_batch(
                 device=share.device,
                 limits=settings.decode,
             )
-            run_pool(IngestWorker, (job,), todo, resources=share, on_result=batch.take)
+            run_pool(IngestWorker, (job,), todo, resources=share, more_to_come=more_to_come, on_result=batch.take)
         batch.publish()
     return BatchResult(version=batch.version, outcomes=tuple(batch.outcomes))
 
@@ -135,6 +138,7 @@ class _Batch:
         self._replaced: list[StoredVideo] = []
         self._refusals: list[Refusal] = []
         self._published_at = time.monotonic()
+        self._metrics = IngestMetrics(dataset_uri)
         self.version: int | None = None
         self.outcomes: list[VideoOutcome] = []
 
@@ -166,7 +170,9 @@ class _Batch:
         """Make visible what was written since the last time, and write down what was refused."""
         self._history.record(self._clips)  # first: whoever sees frames can see what their clips are like
         if self._shards:
+            require_written(self._dataset_uri, self._shards)
             self.version = publish(self._dataset_uri, self._shards, replaced=self._replaced)
+            self._metrics.committed()
             ingested = {shard.source for shard in self._shards}
             refused_before = {letter.source for letter in read_rejected(self._dataset_uri)}
             forget_rejected(self._dataset_uri, sorted(ingested & refused_before))
@@ -245,6 +251,14 @@ class _Batch:
             num_near_duplicates=sum(clip.like is not None for clip in clips),
         )
         self.outcomes.append(outcome)
+        self._metrics.video_ended(
+            status,
+            reason,
+            num_frames=num_frames,
+            num_bytes=num_bytes,
+            seconds=seconds,
+            num_left=self._num_total - len(self.outcomes),
+        )
         self._on_progress(IngestProgress(num_done=len(self.outcomes), num_total=self._num_total, outcome=outcome))
 
 

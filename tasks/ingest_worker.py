@@ -31,7 +31,7 @@ from tasks.ingest_plan import PlannedVideo
 from tasks.optical_flow import build_estimator
 from tasks.recipe_changes import Rework
 from tasks.reuse import Reuse, StaleRowsError, find_reuse, merged_row, require_end, stored_rows
-from tasks.shards import MIN_FRAMES, FrameRow, VideoLabel, write_video
+from tasks.shards import MIN_FRAMES, FrameRow, VideoLabel, remove_abandoned, write_video
 from tasks.shots import split_into_shots, splits_shots
 from tasks.snapshot import FRAMES_TABLE, StoredClip, WrittenShard
 from tasks.storage import location
@@ -80,6 +80,7 @@ class IngestWorker:
         torch.set_num_threads(job.num_threads)
         cv2.setNumThreads(job.num_threads)
         self._job = job
+        remove_abandoned(job.dataset_uri)
         self._estimator = estimator_of(job)
         self._num_clamped = 0
         self._frames = location(job.dataset_uri) / FRAMES_TABLE

@@ -18,7 +18,7 @@ from deltalake.exceptions import CommitFailedError
 
 from tasks.delta import TABLE_PROPERTIES, retry_commit, table_uri
 from tasks.delta_log import NEWEST_WRITER_VERSION, Action, commit_info, create_commit, log_of
-from tasks.errors import InputError
+from tasks.errors import InputError, StorageError
 from tasks.ledger import Ledger, LedgerEntry, ledger_of
 from tasks.log_checkpoint import sum_up_when_due
 from tasks.schema import frame_schema
@@ -45,6 +45,23 @@ def publish(uri: str, added: Sequence[WrittenShard], *, replaced: Sequence[Store
         ledger.refresh()
         sum_up_when_due(ledger, uri)
     return version
+
+
+def require_written(uri: str, added: Sequence[WrittenShard]) -> None:
+    """Raise StorageError unless every shard still lies where it was written, with all its bytes."""
+    frames = location(uri) / FRAMES_TABLE
+    places = [(frames / shard.path).path for shard in added]
+    try:
+        infos = frames.filesystem.get_file_info(places)
+    except OSError as error:
+        raise StorageError(f"can not look at the shards in {frames.uri}: {error}; nothing was published") from error
+    for shard, info in zip(added, infos, strict=True):
+        size = info.size if info.is_file else None
+        if size != shard.num_bytes:
+            raise StorageError(
+                f"{frames.uri}/{shard.path} has {size} bytes, {shard.num_bytes} were written: something removed or "
+                "changed it before it was published; nothing was published, so ingest again"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,10 @@ class Settings(BaseSettings):
         default=None, ge=1, description="CPU threads of a training worker; unset divides the machine's among workers."
     )
     ingest_actors: int | None = Field(
-        default=None, ge=1, description="Ray actors that decode and compute flow; unset takes one per CPU or GPU."
+        default=None,
+        ge=0,
+        description="Ray actors that decode and compute flow; unset takes one per CPU or GPU, 0 works in the calling "
+        "process, for tests and debugging.",
     )
     decode: DecodeLimits = Field(
         default=DecodeLimits(), description="Limits on untrusted footage, each its own variable GWM_DECODE_<FIELD>."

@@ -16,7 +16,9 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import FootageError, StorageError
-from tasks.identity import Recipe
+from tasks.identity import Recipe, hash_file
 from tasks.local_files import TEMPORARY_SUFFIX
 from tasks.schema import flow_column, frame_schema
+from tasks.shard_upload import upload_shard
 from tasks.snapshot import FRAMES_TABLE, WrittenShard
 from tasks.storage import Location, location
 
@@ -72,46 +75,61 @@ def write_video(
 ) -> tuple[WrittenShard, ...]:
     """Write the rows of a clip, in frame order, to shards that ``publish`` can make visible.
 
-    Raises FootageError("too_short", ...) for fewer than ``min_frames`` rows and StorageError when the place can not be
-    written; whatever ``rows`` raises passes through.
+    A full shard is checked and uploaded while the next is written; a third is not begun before, so that no more than
+    two lie on the local disk. Raises FootageError("too_short", ...) for fewer than ``min_frames`` rows and StorageError
+    when the place can not be written; whatever ``rows`` raises passes through.
     """
     folder = location(dataset_uri) / FRAMES_TABLE
     folder.makedirs()
     shards: list[WrittenShard] = []
     writer: _ShardWriter | None = None
     num_rows = 0
-    try:
-        for row in rows:
-            writer = writer or _ShardWriter(folder, label, num_rows)
-            writer.add(row)
-            num_rows += 1
-            if writer.num_bytes >= max_shard_bytes:
+    with ThreadPoolExecutor(1, "finish-shard") as thread:
+        finishing: deque[Future[WrittenShard]] = deque()
+        try:
+            for row in rows:
+                writer = writer or _ShardWriter(folder, label, num_rows)
+                writer.add(row)
+                num_rows += 1
+                if writer.num_bytes >= max_shard_bytes:
+                    shards += (future.result() for future in _drain(finishing))
+                    finishing.append(thread.submit(writer.finish))
+                    writer = None
+            if num_rows < min_frames:
+                raise FootageError("too_short", f"{num_rows} frames; expected at least {min_frames}")
+            shards += (future.result() for future in _drain(finishing))
+            if writer is not None:
                 shards.append(writer.finish())
                 writer = None
-        if num_rows < min_frames:
-            raise FootageError("too_short", f"{num_rows} frames; expected at least {min_frames}")
-        if writer is not None:
-            shards.append(writer.finish())
-            writer = None
-    finally:
-        if writer is not None:
-            writer.discard()
+        finally:
+            if writer is not None:
+                writer.discard()
     return tuple(shards)
 
 
+def _drain(waiting: deque[Future[WrittenShard]]) -> Iterator[Future[WrittenShard]]:
+    while waiting:
+        yield waiting.popleft()
+
+
 def remove_abandoned(dataset_uri: str, *, older_than_seconds: float = _ABANDONED_SECONDS) -> int:
-    """Remove temporary files that killed writers left in a local dataset; return how many. Visible files stay."""
-    folder = location(dataset_uri) / FRAMES_TABLE
-    if not folder.is_local or not folder.local_path.is_dir():
+    """Remove temporary files that killed writers left on this machine; return how many. Visible files stay."""
+    spool = _spool(location(dataset_uri) / FRAMES_TABLE)
+    if not spool.is_dir():
         return 0
     oldest = time.time() - older_than_seconds
     num_removed = 0
-    for path in folder.local_path.glob(f".*{TEMPORARY_SUFFIX}"):
+    for path in spool.glob(f".*.parquet{TEMPORARY_SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):  # another writer named its shard, or tidies up as well
             if path.stat().st_mtime < oldest:
                 path.unlink()
                 num_removed += 1
     return num_removed
+
+
+def _spool(frames: Location) -> Path:
+    """Where shards lie until they are whole: beside the others on a disk, on the machine's own before an upload."""
+    return frames.local_path if frames.is_local else Path(tempfile.gettempdir()) / f"gwm-shards-{os.getuid()}"
 
 
 class _HashingFile:
@@ -157,11 +175,12 @@ class _ShardWriter:
             "source": label.source,
             "shot": label.shot,
         }
-        spool = folder.local_path if folder.is_local else Path(tempfile.gettempdir())
+        spool = _spool(folder)
         self._temporary = spool / f".{uuid.uuid4().hex}.parquet{TEMPORARY_SUFFIX}"
         self._rows: list[FrameRow] = []  # first and last only
         self._num_rows = 0
         try:
+            spool.mkdir(parents=True, exist_ok=True)
             self._file = _HashingFile(self._temporary)
             self._parquet = pq.ParquetWriter(
                 pa.PythonFile(self._file, mode="w"),
@@ -237,12 +256,15 @@ class _ShardWriter:
                 f"{self._temporary}: {metadata.num_rows} rows and {size} bytes are there after writing "
                 f"{self._num_rows} rows and {self._file.num_bytes} bytes; is the disk sound?"
             )
+        with self._temporary.open("rb") as stream:
+            if hash_file(stream) != self._file.hexdigest():
+                raise StorageError(f"{self._temporary}: other bytes are there than were written; is the disk sound?")
 
     def _move_to(self, target: Location) -> None:
         if target.is_local:
             self._temporary.replace(target.local_path)
             return
-        target.upload_new(self._temporary)  # there already: the same bytes, as the name holds their hash
+        upload_shard(self._temporary, self._file.hexdigest(), target)
 
     def _failure(self, error: OSError) -> StorageError:
         return StorageError(f"can not write a shard to {self._folder.uri}: {error}; is there room, and permission?")

@@ -28,7 +28,7 @@ from tasks.handles import filesystem_and_path, fsspec_view, scheme_of, storage_o
 from tasks.local_files import TEMPORARY_SUFFIX, copy_from, link_new, write_whole
 
 _MAX_CONFLICTS = 20
-_PART_BYTES = 16 << 20  # of an upload; two at a time are in memory
+PART_BYTES = 16 << 20  # of an upload; two at a time are in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,17 +138,6 @@ class Location:
         with _explained("write", self.uri):
             filesystem.put_file(str(file), path, **self._pieces())
 
-    def upload_new(self, file: Path) -> bool:
-        """Put a file of this machine here unless there is one, and say so; it appears whole or not at all.
-
-        Not for two contents under one name: some servers (Ceph 16) look at the condition only for files of one part.
-        """
-        if self.is_local:
-            with _explained("write", self.uri):
-                return link_new(self.local_path, lambda stream: copy_from(file, stream))
-        filesystem, path = self.fsspec()
-        return self._unless_taken(lambda: filesystem.put_file(str(file), path, mode="create", **self._pieces()))
-
     def list(self, *, recursive: bool = False) -> tuple[Location, ...]:
         """The files in this folder, sorted by URI; empty when there is no such folder."""
         return tuple(place for place, kind in self._children(recursive) if kind == pafs.FileType.File)
@@ -177,7 +166,7 @@ class Location:
         return fsspec_view(self.uri)
 
     def _pieces(self) -> dict[str, int]:
-        return {"chunksize": _PART_BYTES, "max_concurrency": 2} if scheme_of(self.uri) == "s3" else {}
+        return {"chunksize": PART_BYTES, "max_concurrency": 2} if scheme_of(self.uri) == "s3" else {}
 
     def _unless_taken(self, write: Callable[[], object]) -> bool:
         """Call ``write``; False when it says that there is a file already."""

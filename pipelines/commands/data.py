@@ -1,4 +1,4 @@
-"""``gwm plan``, ``gwm ingest``, ``gwm datasets`` and ``gwm rejected``."""
+"""``gwm plan``, ``gwm ingest``, ``gwm datasets``, ``gwm rejected`` and ``gwm vacuum``."""
 
 from __future__ import annotations
 
@@ -188,3 +188,25 @@ def rejected(
 def _write_json(file: str | None, content: Any) -> None:
     if file is not None:
         Path(file).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def vacuum(
+    uri: Annotated[str, typer.Argument(help="The dataset.", show_default=False)],
+    older_than: Annotated[
+        float, typer.Option(min=0, help="Hours since a file was written; less than an ingest takes is not safe.")
+    ] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+) -> None:
+    """Remove files that killed ingests left behind. No version of the dataset loses anything."""
+    from pipelines.console import ConsoleProgress
+    from tasks.vacuum import vacuum as remove_orphans
+
+    with ConsoleProgress("vacuum") as progress:
+        report = remove_orphans(uri, older_than_hours=older_than, dry_run=dry_run, on_progress=progress)
+    for path in report.paths:
+        typer.echo(path)
+    verb = "would remove" if dry_run else "removed"
+    typer.echo(
+        f"{verb} {report.num_removed} files ({report.num_bytes / 1e6:.1f} MB); {report.num_referenced} are in use, "
+        f"{report.num_spared} are younger than {older_than:g} hours and were left alone"
+    )

@@ -150,6 +150,20 @@ def test_a_repeated_batch_does_nothing_twice(tmp_path: Path) -> None:
     assert open_dataset(dataset).version == 0
 
 
+def test_shards_that_vanished_before_they_were_published_are_told(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip", 3, 0)
+    dataset = str(tmp_path / "dataset")
+    (video,) = prepare_ingest([str(tmp_path / "clip")], dataset, RECIPE).videos
+    batch = _Batch(dataset, RECIPE, 1, 300, silent)
+    work = IngestWorker(IngestJob(dataset_uri=dataset, recipe=RECIPE)).run(video)
+    batch.take(PoolResult(item=video, status="done", attempts=1, value=work))
+    (shard,) = shard_files(tmp_path / "dataset")
+    (tmp_path / "dataset" / "frames" / shard).unlink()
+    with pytest.raises(StorageError, match="has None bytes"):
+        batch.publish()
+    assert not dataset_exists(dataset)
+
+
 def test_failures_of_processes_become_dead_letters_until_they_succeed(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip", 3, 0)
     dataset = str(tmp_path / "dataset")

@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tasks.cluster import PoolResources, ray_session, share_resources
+from tasks.cluster import PoolResources, ray_session, resources, share_resources
 from tasks.errors import ConfigError, FootageError, ServiceError, WeightsError
-from tasks.pool import PoolResult, run_pool
+from tasks.pool import PoolResult, pool_session, run_pool
 from tasks.settings import Settings
 
 TWO = PoolResources(num_actors=2, num_cpus=0.5, num_gpus=0)
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("a minute passed")
 
 
 class Moody:
@@ -36,6 +47,9 @@ class Moody:
             except FileExistsError:
                 return -1
             os._exit(139)
+        if item == "slow":
+            wait_until((self.folder / "go on").exists)
+            return 0
         assert isinstance(item, int)
         time.sleep(0.01)
         return item * item
@@ -93,6 +107,85 @@ def test_an_error_in_the_callback_ends_the_pool(ray_cluster: None, tmp_path: Pat
 def test_no_items_need_no_process(ray_cluster: None, tmp_path: Path) -> None:
     assert _run(tmp_path, []) == {}
     assert not list(tmp_path.iterdir())
+
+
+def test_the_item_behind_the_one_that_killed_the_process_is_not_blamed(ray_cluster: None, tmp_path: Path) -> None:
+    items: list[int | str] = ["kill", *range(8)]
+    results: dict[object, PoolResult[int | str]] = {}
+    one = PoolResources(num_actors=1, num_cpus=0.5, num_gpus=0)
+    run_pool(
+        Moody,
+        (str(tmp_path),),
+        items,
+        resources=one,
+        max_attempts=1,
+        on_result=lambda result: results.update({result.item: result}),
+    )
+    assert results["kill"].status == "died"
+    assert [results[item].attempts for item in range(8)] == [1] * 8
+    assert all(results[item].value == item * item for item in range(8))
+
+
+def test_actors_are_handed_on_inside_a_session_and_end_with_it(ray_cluster: None, tmp_path: Path) -> None:
+    def processes() -> set[str]:
+        return {path.name for path in tmp_path.glob("started_*")}
+
+    def run(items: list[int | str], *, more_to_come: bool) -> None:
+        run_pool(
+            Moody, (str(tmp_path),), items, resources=TWO, more_to_come=more_to_come, on_result=lambda result: None
+        )
+
+    with pool_session(Settings(ingest_actors=2)):
+        run([*range(6)], more_to_come=True)
+        first = processes()
+        run([*range(6)], more_to_come=True)
+        assert processes() == first
+        for name in first:
+            os.kill(int(name.removeprefix("started_")), signal.SIGKILL)
+        run([1, 2, 3], more_to_come=True)  # kept processes that died are replaced, and no item is blamed
+        run([1], more_to_come=False)
+        last = processes() - first
+    assert 1 <= len(last) <= 2
+    wait_until(lambda: not any(_is_alive(name) for name in last))
+
+
+def _is_alive(name: str) -> bool:
+    try:
+        return psutil.Process(int(name.removeprefix("started_"))).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_reservations_return_while_the_last_items_are_under_way(ray_cluster: None, tmp_path: Path) -> None:
+    import ray
+
+    before = ray.available_resources()["CPU"]
+    seen: list[float] = []
+
+    def look(result: PoolResult[int | str]) -> None:
+        if result.item == 1:  # "slow" is still under way on the other actor
+            wait_until(lambda: ray.available_resources()["CPU"] == before - 0.5)
+            seen.append(ray.available_resources()["CPU"])
+            (tmp_path / "go on").touch()
+
+    run_pool(Moody, (str(tmp_path),), ["slow", 1], resources=TWO, on_result=look)
+    assert seen == [before - 0.5]
+
+
+def test_no_actors_means_this_process(tmp_path: Path) -> None:
+    results: dict[object, PoolResult[int | str]] = {}
+    here = resources(Settings(ingest_actors=0))
+    with pool_session(Settings(ingest_actors=0)):
+        run_pool(
+            Moody,
+            (str(tmp_path),),
+            [3, "poison"],
+            resources=here,
+            on_result=lambda result: results.update({result.item: result}),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == [f"started_{os.getpid()}"]
+    assert (results[3].value, results["poison"].status) == (9, "raised")
+    assert isinstance(results["poison"].error, FootageError)
 
 
 def test_a_ray_that_is_in_use_is_left_running(ray_cluster: None) -> None:

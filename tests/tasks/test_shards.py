@@ -12,7 +12,7 @@ from tasks.catalog import open_dataset, publish
 from tasks.errors import FootageError, StorageError
 from tasks.identity import Recipe
 from tasks.schema import SCHEMA_VERSION
-from tasks.shards import FrameRow, VideoLabel, remove_abandoned, write_video
+from tasks.shards import FrameRow, VideoLabel, _HashingFile, remove_abandoned, write_video
 from tasks.snapshot import WrittenShard
 from tasks.storage import location
 
@@ -120,6 +120,31 @@ def test_temporary_files_of_killed_writers_are_removed_later(tmp_path: Path) -> 
         os.utime(path, (time.time() - age,) * 2)
     assert remove_abandoned(str(tmp_path)) == 1
     assert {path.name for path in (tmp_path / "frames").iterdir()} == {".new.parquet.partial", shard.path}
+
+
+def test_what_was_on_its_way_to_an_object_store_is_removed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    write_video("memory://bucket/spooled", LABEL, _rows(2))
+    (spool,) = tmp_path.iterdir()
+    assert not list(spool.iterdir())
+    (spool / ".old.parquet.partial").touch()
+    os.utime(spool / ".old.parquet.partial", (0, 0))
+    assert remove_abandoned("memory://bucket/spooled") == 1
+    assert not list(spool.iterdir())
+
+
+def test_bytes_that_changed_on_the_disk_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = _HashingFile.close
+
+    def close_and_spoil(self: _HashingFile) -> None:
+        usual(self)
+        for path in (tmp_path / "frames").iterdir():
+            path.write_bytes(path.read_bytes().replace(b"png", b"gnp"))
+
+    monkeypatch.setattr(_HashingFile, "close", close_and_spoil)
+    with pytest.raises(StorageError, match="other bytes are there than were written"):
+        write_video(str(tmp_path), LABEL, _rows(2))
+    assert not list((tmp_path / "frames").iterdir())
 
 
 def test_a_temporary_file_that_goes_while_tidying_up_is_no_error(tmp_path: Path) -> None:

@@ -1,0 +1,245 @@
+"""The loop of ``tasks/pool.py`` over Ray actors: who works on what, what becomes of it, and who ends when."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError, RayTaskError
+
+from tasks.cluster import PoolResources
+from tasks.errors import ServiceError
+
+Item = TypeVar("Item")
+
+ITEMS_PER_ACTOR = 2
+"""One under way and one at hand: an answer and the next question take this process 1 to 3 ms."""
+
+_MAX_FAILED_STARTS = 3
+"""Processes that may die in a row while they are being set up before the pool gives up: no item is to blame."""
+
+
+class Worker(Protocol):
+    """What a pool runs: built once per process, then called once per item."""
+
+    def run(self, item: Any, /) -> Any:
+        """Work on one item; both item and result travel between processes, so keep them small."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolResult(Generic[Item]):
+    """How one item ended.
+
+    status: done with a ``value``; raised with the ``error``; died when its process ended ``attempts`` times.
+    """
+
+    item: Item
+    status: Literal["done", "raised", "died"]
+    attempts: int
+    value: Any = None
+    error: BaseException | None = None
+
+
+class _Actor:
+    """Lives in a process of its own. Building the worker is a call, so that its exceptions keep their type."""
+
+    def __init__(self, worker_class: Callable[..., Worker], arguments: tuple[Any, ...]) -> None:
+        self._build: Callable[[], Worker] = lambda: worker_class(*arguments)
+        self._worker: Worker | None = None
+
+    def start(self) -> None:
+        self._worker = self._worker or self._build()
+
+    def run(self, item: object) -> object:
+        assert self._worker is not None, "start() comes first"
+        return self._worker.run(item)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call(Generic[Item]):
+    """What an actor was asked: job is (item, attempt), None while it is being set up."""
+
+    reference: ray.ObjectRef
+    job: tuple[Item, int] | None
+
+
+@dataclass(kw_only=True, eq=False)
+class _Member(Generic[Item]):
+    """An actor and what it was asked and has not answered, in the order in which it will."""
+
+    actor: ActorHandle
+    calls: deque[_Call[Item]] = field(default_factory=deque)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """An idle actor, and what it was built for."""
+
+    build: tuple[object, ...]
+    actor: ActorHandle
+
+
+_kept: list[_Kept] = []
+
+
+@contextmanager
+def actors_kept() -> Iterator[None]:
+    """Let pools hand their actors on for the length of the block."""
+    outermost, RayPool.keeping = not RayPool.keeping, True
+    try:
+        yield
+    finally:
+        if outermost:
+            RayPool.keeping = False
+            _end_kept()
+
+
+def _end_kept() -> None:
+    while _kept:
+        _stop(_kept.pop().actor)
+
+
+def _stop(actor: ActorHandle) -> None:
+    with suppress(RayError):
+        ray.kill(actor)
+
+
+class RayPool(Generic[Item]):
+    """The loop's state. While items wait, some actor is busy; it takes the next one as soon as it is free."""
+
+    keeping = False
+
+    def __init__(
+        self,
+        worker_class: Callable[..., Worker],
+        arguments: tuple[Any, ...],
+        items: Iterable[Item],
+        resources: PoolResources,
+        max_attempts: int,
+        more_to_come: bool,
+    ) -> None:
+        # max_restarts=0: the pool replaces dead actors itself, so that a death is never blamed on the next item
+        remote = ray.remote(max_restarts=0, max_task_retries=0)(_Actor)
+        self._actor_class = remote.options(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus)
+        self._arguments = (worker_class, arguments)
+        self._build = (worker_class, arguments, resources)
+        self._num_actors = resources.num_actors
+        self._max_attempts = max_attempts
+        self._keep = more_to_come and self.keeping
+        self._waiting: deque[tuple[Item, int]] = deque((item, 1) for item in items)
+        self._members: list[_Member[Item]] = []
+        self._failed_starts = 0
+
+    def results(self) -> Iterator[PoolResult[Item]]:
+        """Work on all items, and yield how each ended."""
+        self._take_kept()
+        while len(self._members) < min(self._num_actors, len(self._waiting)):
+            self._start_actor()
+        while self._waiting or any(call.job for member in self._members for call in member.calls):
+            busy = {member.calls[0].reference: member for member in self._members if member.calls}
+            done, _ = ray.wait(list(busy), num_returns=1)
+            member = busy[done[0]]
+            call = member.calls.popleft()
+            if call.job is None:
+                self._end_start(member, call)
+            elif (result := self._end_item(member, call.job, call.reference)) is not None:
+                yield result
+
+    def end(self) -> None:
+        """Hand the actors on, or end them."""
+        for member in self._members:
+            if self._keep and not member.calls:
+                _kept.append(_Kept(build=self._build, actor=member.actor))
+            else:
+                _stop(member.actor)
+
+    def close(self) -> None:
+        """End all actors, in the middle of whatever they do."""
+        for member in self._members:
+            _stop(member.actor)
+
+    def _take_kept(self) -> None:
+        """Go on with the actors that an earlier pool of the same build left; others hold what this one needs."""
+        while _kept:
+            kept = _kept.pop()
+            if kept.build == self._build and len(self._members) < self._num_actors:
+                self._set_up(kept.actor)
+            else:
+                _stop(kept.actor)
+
+    def _start_actor(self) -> None:
+        self._set_up(self._actor_class.remote(*self._arguments))
+
+    def _set_up(self, actor: ActorHandle) -> None:
+        self._members.append(_Member(actor=actor, calls=deque([_Call(reference=actor.start.remote(), job=None)])))
+
+    def _feed(self, member: _Member[Item]) -> None:
+        """Give an actor work: the next item at once, the one after it while there are enough for everybody."""
+        while self._waiting and (not member.calls or self._may_queue(member)):
+            job = self._waiting.popleft()
+            member.calls.append(_Call(reference=member.actor.run.remote(job[0]), job=job))
+        if not member.calls and not self._keep:
+            self._members.remove(member)
+            _stop(member.actor)  # what it reserved is free for others while the last items end
+
+    def _may_queue(self, member: _Member[Item]) -> bool:
+        return len(member.calls) < ITEMS_PER_ACTOR and len(self._waiting) >= self._num_actors
+
+    def _end_start(self, member: _Member[Item], call: _Call[Item]) -> None:
+        try:
+            ray.get(call.reference)
+        except RayTaskError as error:
+            raise _cause(error) from error
+        except RayError as error:
+            self._members.remove(member)
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_FAILED_STARTS:
+                raise ServiceError(
+                    f"{self._failed_starts} processes in a row died before their first item ({_first_line(error)}); "
+                    "look for missing memory, and for Ray's logs in /tmp/ray/session_latest/logs"
+                ) from error
+            self._start_actor()
+        else:
+            self._failed_starts = 0
+            self._feed(member)
+
+    def _end_item(
+        self, member: _Member[Item], job: tuple[Item, int], reference: ray.ObjectRef
+    ) -> PoolResult[Item] | None:
+        item, attempt = job
+        try:
+            value = ray.get(reference)
+        except RayTaskError as error:
+            self._feed(member)
+            return PoolResult(item=item, status="raised", attempts=attempt, error=_cause(error))
+        except RayError as error:
+            return self._end_of_process(member, item, attempt, error)
+        self._feed(member)
+        return PoolResult(item=item, status="done", attempts=attempt, value=value)
+
+    def _end_of_process(
+        self, member: _Member[Item], item: Item, attempt: int, error: RayError
+    ) -> PoolResult[Item] | None:
+        """Blame the item that was under way; those behind it had not begun."""
+        self._members.remove(member)
+        self._waiting.extendleft(call.job for call in reversed(member.calls) if call.job is not None)
+        again = attempt < self._max_attempts
+        if again:
+            self._waiting.append((item, attempt + 1))  # last, so that good items come first
+        if self._waiting:
+            self._start_actor()
+        return None if again else PoolResult(item=item, status="died", attempts=attempt, error=error)
+
+
+def _cause(error: RayTaskError) -> BaseException:
+    return error.cause if isinstance(error.cause, BaseException) else error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
