@@ -138,6 +138,17 @@ class Location:
         with _explained("write", self.uri):
             filesystem.put_file(str(file), path, **self._pieces())
 
+    def upload_new(self, file: Path) -> bool:
+        """Put a file of this machine here unless there is one, and say so; it appears whole or not at all.
+
+        Not for two contents under one name: some servers (Ceph 16) look at the condition only for files of one part.
+        """
+        if self.is_local:
+            with _explained("write", self.uri):
+                return link_new(self.local_path, lambda stream: copy_from(file, stream))
+        filesystem, path = self.fsspec()
+        return self._unless_taken(lambda: filesystem.put_file(str(file), path, mode="create", **self._pieces()))
+
     def list(self, *, recursive: bool = False) -> tuple[Location, ...]:
         """The files in this folder, sorted by URI; empty when there is no such folder."""
         return tuple(place for place, kind in self._children(recursive) if kind == pafs.FileType.File)

@@ -114,7 +114,7 @@ def test_a_server_that_is_killed_in_an_upload_costs_time_and_no_file(
     (folder / "before").write_bytes(b"kept")
     with ThreadPoolExecutor() as pool:
         uploads = [
-            pool.submit((folder / "uploaded").upload, tmp_path / "shard"),
+            pool.submit((folder / "uploaded").upload_new, tmp_path / "shard"),
             pool.submit((folder / "written").write_bytes, data),
         ]
         time.sleep(0.3)

@@ -135,12 +135,13 @@ def test_of_writers_at_once_one_is_first(folder: Location) -> None:
     assert [found.name for found in folder.list()] == ["version"]
 
 
-def test_uploads_replace_what_is_there(folder: Location, tmp_path: Path) -> None:
+def test_uploads_leave_what_is_there(folder: Location, tmp_path: Path) -> None:
     file = tmp_path / "file"
-    for content in (b"first", b"second"):
-        file.write_bytes(content)
-        (folder / "shard").upload(file)
-        assert (folder / "shard").read_bytes() == content
+    file.write_bytes(b"first")
+    assert (folder / "shard").upload_new(file)
+    file.write_bytes(b"second")
+    assert not (folder / "shard").upload_new(file)
+    assert (folder / "shard").read_bytes() == b"first"
 
 
 @pytest.mark.parametrize("uri", ["s3://key:hidden@bucket/data", "https://user:hidden@host/data"])
