@@ -159,7 +159,8 @@ def _is_alive(name: str) -> bool:
 def test_reservations_return_while_the_last_items_are_under_way(ray_cluster: None, tmp_path: Path) -> None:
     import ray
 
-    before = ray.available_resources()["CPU"]
+    before = ray.cluster_resources()["CPU"]
+    wait_until(lambda: ray.available_resources()["CPU"] == before)  # actors of other tests are gone
     seen: list[float] = []
 
     def look(result: PoolResult[int | str]) -> None:
