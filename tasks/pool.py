@@ -1,10 +1,10 @@
 """A pool of Ray actors over many items: every item ends as one result, whatever happens to it.
 
 An exception is a result, and so is the death of the process that worked on an item (a segmentation fault in a decoder,
-the kernel's out-of-memory killer): the item is tried again in a new process up to ``max_attempts`` times, and the
-other items never notice. An actor has one item under way and the next at hand, so that it never waits for this process,
-and memory does not grow with the number of items. Whatever ends the loop, Ctrl-C or a cancelled flow too, ends the
-actors.
+the kernel's out-of-memory killer): the item is tried again in a new process, with nothing behind it, until it has died
+alone ``max_attempts`` times, and the other items never notice. An actor has one item under way and the next at hand,
+so that it never waits for this process, and memory does not grow with the number of items. Whatever ends the loop,
+Ctrl-C or a cancelled flow too, ends the actors.
 """
 
 from __future__ import annotations

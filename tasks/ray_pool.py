@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import ray
@@ -61,12 +61,21 @@ class _Actor:
         return self._worker.run(item)
 
 
+@dataclass(frozen=True)
+class _Job(Generic[Item]):
+    """An item to work on. alone: nothing is put behind it, so that a death can only be its own."""
+
+    item: Item
+    attempt: int = 1
+    alone: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Call(Generic[Item]):
-    """What an actor was asked: job is (item, attempt), None while it is being set up."""
+    """What an actor was asked; job is None while it is being set up."""
 
     reference: ray.ObjectRef
-    job: tuple[Item, int] | None
+    job: _Job[Item] | None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -132,7 +141,7 @@ class RayPool(Generic[Item]):
         self._num_actors = resources.num_actors
         self._max_attempts = max_attempts
         self._keep = more_to_come and self.keeping
-        self._waiting: deque[tuple[Item, int]] = deque((item, 1) for item in items)
+        self._waiting: deque[_Job[Item]] = deque(_Job(item) for item in items)
         self._members: list[_Member[Item]] = []
         self._failed_starts = 0
 
@@ -183,13 +192,14 @@ class RayPool(Generic[Item]):
         """Give an actor work: the next item at once, the one after it while there are enough for everybody."""
         while self._waiting and (not member.calls or self._may_queue(member)):
             job = self._waiting.popleft()
-            member.calls.append(_Call(reference=member.actor.run.remote(job[0]), job=job))
+            member.calls.append(_Call(reference=member.actor.run.remote(job.item), job=job))
         if not member.calls and not self._keep:
             self._members.remove(member)
             _stop(member.actor)  # what it reserved is free for others while the last items end
 
     def _may_queue(self, member: _Member[Item]) -> bool:
-        return len(member.calls) < ITEMS_PER_ACTOR and len(self._waiting) >= self._num_actors
+        alone = self._waiting[0].alone or any(call.job is not None and call.job.alone for call in member.calls)
+        return not alone and len(member.calls) < ITEMS_PER_ACTOR and len(self._waiting) >= self._num_actors
 
     def _end_start(self, member: _Member[Item], call: _Call[Item]) -> None:
         try:
@@ -209,32 +219,30 @@ class RayPool(Generic[Item]):
             self._failed_starts = 0
             self._feed(member)
 
-    def _end_item(
-        self, member: _Member[Item], job: tuple[Item, int], reference: ray.ObjectRef
-    ) -> PoolResult[Item] | None:
-        item, attempt = job
+    def _end_item(self, member: _Member[Item], job: _Job[Item], reference: ray.ObjectRef) -> PoolResult[Item] | None:
         try:
             value = ray.get(reference)
         except RayTaskError as error:
             self._feed(member)
-            return PoolResult(item=item, status="raised", attempts=attempt, error=_cause(error))
+            return PoolResult(item=job.item, status="raised", attempts=job.attempt, error=_cause(error))
         except RayError as error:
-            return self._end_of_process(member, item, attempt, error)
+            return self._end_of_process(member, job, error)
         self._feed(member)
-        return PoolResult(item=item, status="done", attempts=attempt, value=value)
+        return PoolResult(item=job.item, status="done", attempts=job.attempt, value=value)
 
-    def _end_of_process(
-        self, member: _Member[Item], item: Item, attempt: int, error: RayError
-    ) -> PoolResult[Item] | None:
-        """Blame the item that was under way; those behind it had not begun."""
+    def _end_of_process(self, member: _Member[Item], job: _Job[Item], error: RayError) -> PoolResult[Item] | None:
+        """Blame an item that was alone; of several, any may have done it: an answer can be lost with its process."""
         self._members.remove(member)
-        self._waiting.extendleft(call.job for call in reversed(member.calls) if call.job is not None)
-        again = attempt < self._max_attempts
-        if again:
-            self._waiting.append((item, attempt + 1))  # last, so that good items come first
+        suspects = [job, *(call.job for call in member.calls if call.job is not None)]
+        blamed = len(suspects) == 1
+        again = not blamed or job.attempt < self._max_attempts
+        if not blamed:
+            self._waiting.extendleft(replace(suspect, alone=True) for suspect in reversed(suspects))
+        elif again:
+            self._waiting.append(_Job(job.item, job.attempt + 1, alone=True))  # last, so that good items come first
         if self._waiting:
             self._start_actor()
-        return None if again else PoolResult(item=item, status="died", attempts=attempt, error=error)
+        return None if again else PoolResult(item=job.item, status="died", attempts=job.attempt, error=error)
 
 
 def _cause(error: RayTaskError) -> BaseException:

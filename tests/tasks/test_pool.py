@@ -78,9 +78,9 @@ def test_every_item_ends_as_one_result(ray_cluster: None, tmp_path: Path) -> Non
     assert isinstance(poison.error, FootageError)
     assert poison.error.reason == "corrupt"
     assert (killed.status, killed.attempts) == ("died", 2)
-    assert (results["kill once"].value, results["kill once"].attempts) == (-1, 2)
-    # three deaths: two processes at the start, three in place of dead ones at most
-    assert 2 <= len(list(tmp_path.glob("started_*"))) <= 5
+    assert results["kill once"].value == -1
+    # five deaths at most, two of them of processes that had two items: two at the start, five in place of dead ones
+    assert 2 <= len(list(tmp_path.glob("started_*"))) <= 7
 
 
 def test_an_exception_of_the_constructor_is_raised_as_it_is(ray_cluster: None, tmp_path: Path) -> None:
