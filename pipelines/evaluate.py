@@ -56,26 +56,55 @@ def evaluate_model(
     json_file, report: where scores and the page go; both are logged to the model's MLflow run in any case.
     Returns the tables and the headline: mean J with the foreground chosen without labels.
     """
-    folder = find_model(model)
-    if candidates:
-        require_candidates(folder)
-    merging = MergingFeatures(name=features, weights=feature_weights, sha256=feature_sha256)
+    scored = find_model(model), model, benchmark, root, sequences
+    places, merging = (json_file, report), _merging(features, feature_weights, feature_sha256)
     if benchmark in IMAGE_BENCHMARKS:
         _refuse_for_images(adapt_steps, candidates=candidates)
-        result = score_images(folder, model, benchmark, root, sequences, json_file, report, merging, network_size, crf)
+        result = score_images(*scored, *places, merging, network_size, crf)
     else:
-        scored = folder, model, benchmark, root, sequences
-        result = score_sequences(*scored, json_file, report, merging, crf=crf)
-        if adapt_steps:
-            places = json_file and f"{json_file}.adapted", report and f"{report}/adapted"
-            adaptation = AdaptationOptions(num_steps=adapt_steps, rate=cast(AdaptationRate, adapt_rate))
-            adapted = score_sequences(*scored, *places, merging, adaptation=adaptation, crf=crf)
-            result = join_adapted(result, adapted)
-        if candidates:
-            result |= (compared := score_candidates(folder, benchmark, root, sequences, crf))
-            publish_candidates(compared)
+        adaptation = _adaptation(adapt_steps, adapt_rate)
+        result = score_clips(scored, places, merging, crf, adaptation, candidates=candidates)
     publish_scores(result)
     return result
+
+
+Scored = tuple[str, str, str, str, list[str] | None]
+"""Folder and reference of a model, benchmark, its folder, and the sequences."""
+
+
+def score_clips(
+    scored: Scored,
+    places: tuple[str | None, str | None],
+    merging: MergingFeatures,
+    crf: str | None,
+    adaptation: AdaptationOptions | None,
+    *,
+    candidates: bool,
+) -> dict[str, Any]:
+    """Score the model as it is, then adapted, then the checkpoints it was chosen among, as far as these are asked for.
+
+    places: of the JSON and of the page.
+    """
+    folder, _, benchmark, root, sequences = scored
+    if candidates:
+        require_candidates(folder)
+    result = score_sequences(*scored, *places, merging, crf=crf)
+    if adaptation is not None:
+        json_file, report = places
+        beside = json_file and f"{json_file}.adapted", report and f"{report}/adapted"
+        result = join_adapted(result, score_sequences(*scored, *beside, merging, adaptation=adaptation, crf=crf))
+    if candidates:
+        result |= (compared := score_candidates(folder, benchmark, root, sequences, crf))
+        publish_candidates(compared)
+    return result
+
+
+def _merging(name: str, weights: str | None, sha256: str | None) -> MergingFeatures:
+    return MergingFeatures(name=name, weights=weights, sha256=sha256)
+
+
+def _adaptation(num_steps: int, rate: str) -> AdaptationOptions | None:
+    return AdaptationOptions(num_steps=num_steps, rate=cast(AdaptationRate, rate)) if num_steps else None
 
 
 @task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)

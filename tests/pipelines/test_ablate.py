@@ -50,7 +50,9 @@ def test_rows_are_run_once_and_a_failed_one_does_not_lose_the_others(
     document = json.loads((tmp_path / "copy.json").read_text())
     assert document == json.loads(Path(result["json"]).read_text())
     assert [row["overrides"][-1] for row in document["rows"]] == ["method.num_segments=2", "method.num_segments=3"]
-    assert Path(result["markdown"]).read_text().count("\n| K=") == 2
+    rows, _, rules = Path(result["markdown"]).read_text().partition("### Rules for the foreground")
+    assert rows.count("\n| K=") == 2
+    assert rules.count("\n| K=") == 2 * 2  # rows, sequences
     assert Path(result["page"]).read_text().startswith("<!")
 
 

@@ -45,7 +45,7 @@ def test_scores_before_and_after_stand_side_by_side(
     document = json.loads(file.read_text())
     assert document["headline"]["value"] == result["headline"]
     assert document["adapted"]["headline"]["value"] == result["adapted_headline"]
-    assert document["adapted"]["model"]["reference"].endswith("adapted to each sequence in 2 steps")
+    assert document["adapted"]["model"]["reference"].endswith("adapted to each sequence in 2 steps at the final rate")
     assert {record["num_steps"] for record in document["adapted"]["adaptation"].values()} == {2}
     assert [path.name for path in tmp_path.glob("scores*")] == ["scores.json"]
 
