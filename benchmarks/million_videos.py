@@ -41,20 +41,22 @@ VIDEOS_BY_DEFAULT = 20_000  # of `make bench`: a minute at most
 
 
 class FakeWorker:
-    """Stands in for ``IngestWorker``."""
+    """Stands in for ``IngestWorker``. Links are counted per process, in which there is a worker per batch."""
+
+    _num_links = 0
+    _file: Path
 
     def __init__(self, job: IngestJob) -> None:
         self._frames = Path(job.dataset_uri) / "frames"
         self._frames.mkdir(parents=True, exist_ok=True)
-        self._num_done = 0
 
     def run(self, video: PlannedVideo) -> WorkDone:
         name = f"{video.wanted.video_id[:16]}-000000-{video.wanted.video_id[:24]}.parquet"
-        if self._num_done % LINKS_PER_FILE == 0:
-            self._file = self._frames.parent / f"shard-{os.getpid()}-{self._num_done}"
-            self._file.write_bytes(bytes(SHARD_BYTES))
-        os.link(self._file, self._frames / name)
-        self._num_done += 1
+        if FakeWorker._num_links % LINKS_PER_FILE == 0:
+            FakeWorker._file = self._frames.parent / f"shard-{os.getpid()}-{FakeWorker._num_links}"
+            FakeWorker._file.write_bytes(bytes(SHARD_BYTES))
+        os.link(FakeWorker._file, self._frames / name)
+        FakeWorker._num_links += 1
         shard = WrittenShard(
             path=name,
             num_bytes=SHARD_BYTES,
