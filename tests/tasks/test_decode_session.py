@@ -73,10 +73,15 @@ def test_a_confined_process_reaches_neither_files_nor_network_nor_other_processe
     assert said == {"confined": "True", **refused, "more memory": "ValueError", "compute": "45", "": "thread"}
 
 
+def decode_server() -> psutil.Process:
+    """The server of this process, which may have children of other kinds, such as a Ray cluster."""
+    return next(child for child in psutil.Process().children() if "tasks.decode_server" in child.cmdline())
+
+
 def decoders() -> list[psutil.Process]:
-    """Living children of the server of children, oldest first: the newest may be waiting for the next clip."""
-    living = [p for p in psutil.Process().children(recursive=True)[1:] if p.status() != psutil.STATUS_ZOMBIE]
-    return sorted(living, key=lambda process: process.create_time())
+    """Processes that decode or wait to, oldest first."""
+    living = [p for p in decode_server().children() if p.status() != psutil.STATUS_ZOMBIE]
+    return sorted(living, key=lambda p: p.create_time())
 
 
 def death_by(source: Path, number: signal.Signals, **limits: float) -> FootageError:
@@ -120,9 +125,7 @@ def test_the_end_of_the_process_is_told(
 def test_a_killed_server_is_replaced(long_video: Path) -> None:
     frames = iterate_frames(clip_of(long_video))
     next(frames)
-    server = psutil.Process().children()[0]
-    assert "tasks.decode_server" in server.cmdline()
-    server.kill()
+    decode_server().kill()
     with pytest.raises(FootageError, match="crashed"):
         list(frames)
     assert len(list(iterate_frames(clip_of(long_video)))) == 40
@@ -161,7 +164,7 @@ def test_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_server_is_given_no_credentials(long_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     probe(clip_of(long_video))
-    assert {name for name in psutil.Process().children()[0].environ() if name.startswith("AWS")} == set()
+    assert {name for name in decode_server().environ() if name.startswith("AWS")} == set()
 
 
 class _Liar:
