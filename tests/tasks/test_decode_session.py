@@ -73,15 +73,18 @@ def test_a_confined_process_reaches_neither_files_nor_network_nor_other_processe
     assert said == {"confined": "True", **refused, "more memory": "ValueError", "compute": "45", "": "thread"}
 
 
+def living_children(process: psutil.Process) -> list[psutil.Process]:
+    return [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
 def decode_server() -> psutil.Process:
-    """The server of this process, which may have children of other kinds, such as a Ray cluster."""
-    return next(child for child in psutil.Process().children() if "tasks.decode_server" in child.cmdline())
+    """The server of this process, which has children of other kinds too: a Ray cluster, the dead of other tests."""
+    return next(child for child in living_children(psutil.Process()) if "tasks.decode_server" in child.cmdline())
 
 
 def decoders() -> list[psutil.Process]:
     """Processes that decode or wait to, oldest first."""
-    living = [p for p in decode_server().children() if p.status() != psutil.STATUS_ZOMBIE]
-    return sorted(living, key=lambda p: p.create_time())
+    return sorted(living_children(decode_server()), key=lambda p: p.create_time())
 
 
 def death_by(source: Path, number: signal.Signals, **limits: float) -> FootageError:
