@@ -53,21 +53,24 @@ class DisEstimator:
                 f"8-pixel patches on a quarter-size level need at least {MIN_SIDE_PX} px on each side; "
                 "enlarge the footage"
             )
-        return cv2.cvtColor(frame.permute(1, 2, 0).contiguous().cpu().numpy(), cv2.COLOR_RGB2GRAY)
+        return cv2.cvtColor(frame.cpu().permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2GRAY)
 
     def flow(self, pairs: Sequence[tuple[object, object]]) -> Float[Tensor, "n 2 H W"]:
         """Return displacements in pixels from the first to the second gray image of each pair."""
-        return torch.stack([self._flow_of_pair(first, second) for first, second in pairs])
+        flows = [self._flow_of_pair(first, second) for first, second in pairs]
+        planes = torch.empty(len(flows), 2, *flows[0].shape[:2])
+        for flow, plane in zip(flows, planes.numpy(), strict=True):
+            np.copyto(plane, flow.transpose(2, 0, 1))
+        return planes
 
-    def _flow_of_pair(self, first: object, second: object) -> Float[Tensor, "2 H W"]:
+    def _flow_of_pair(self, first: object, second: object) -> Float[np.ndarray, "H W 2"]:
         if not isinstance(first, np.ndarray) or not isinstance(second, np.ndarray):
             raise InputError(
                 f"got a pair of {type(first).__name__}, {type(second).__name__}: expected results of encode()"
             )
         if first.shape != second.shape:
             raise InputError(f"got a pair of {first.shape} and {second.shape}: expected frames of one size")
-        flow = self._calculator().calc(first, second, None)  # (H, W, 2), float32
-        return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1)))
+        return self._calculator().calc(first, second, None)
 
     def _calculator(self) -> Any:
         if not hasattr(self._of_thread, "calculator"):

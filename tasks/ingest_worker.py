@@ -29,6 +29,7 @@ from tasks.flow_codec import encode_flow, num_clamped_components
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
 from tasks.optical_flow import build_estimator
+from tasks.prefetch import prefetched
 from tasks.recipe_changes import Rework
 from tasks.reuse import Reuse, StaleRowsError, find_reuse, merged_row, require_end, stored_rows
 from tasks.shards import MIN_FRAMES, FrameRow, VideoLabel, remove_abandoned, write_video
@@ -37,6 +38,9 @@ from tasks.snapshot import FRAMES_TABLE, StoredClip, WrittenShard
 from tasks.storage import location
 
 _logger = logging.getLogger(__name__)
+
+FLOWS_AHEAD = 2
+"""Frames whose optical flow waits to be encoded: 1 lets both sides work, 2 evens out frames that take longer."""
 
 FlowsByGap = dict[int, Tensor | None]
 _Clips = tuple[tuple[WrittenShard, ...], tuple[ClipFacts, ...]]
@@ -187,6 +191,8 @@ def frame_rows(
 ) -> Iterator[FrameRow]:
     """Encode frames and their optical flow, in order, as far behind ``frames`` as the longest gap ahead.
 
+    Frames are taken and optical flow estimated on a thread, ``FLOWS_AHEAD`` frames before what is encoded and written.
+
     row_of: makes the row of a frame, with the optical flow of all gaps but ``gaps``; unset, without any. gaps: frame
     gaps whose optical flow is estimated; unset, all those of the recipe.
     """
@@ -197,13 +203,14 @@ def frame_rows(
     def images() -> Iterator[Tensor]:
         for frame in frames:
             waiting.append(row_of(frame))
-            yield torch.from_numpy(np.ascontiguousarray(frame.image.transpose(2, 0, 1)))
+            yield torch.from_numpy(frame.image).permute(2, 0, 1)
 
     estimated = clip_flows(estimator, images(), gaps) if gaps else ({} for _ in images())
-    for flows in _with_refusals(estimated):
-        row = waiting.popleft()
-        encoded = {gap: None if flow is None else encode_flow(flow.numpy()) for gap, flow in flows.items()}
-        yield replace(row, flows={**row.flows, **encoded})
+    with prefetched(_with_refusals(estimated), FLOWS_AHEAD) as ahead:
+        for flows in ahead:
+            row = waiting.popleft()
+            encoded = {gap: None if flow is None else encode_flow(flow.numpy()) for gap, flow in flows.items()}
+            yield replace(row, flows={**row.flows, **encoded})
 
 
 def _with_refusals(flows: Iterator[FlowsByGap]) -> Iterator[FlowsByGap]:

@@ -19,7 +19,7 @@ from tasks.flow_codec import (
     encode_flow,
     join_planes_numpy,
     num_clamped_components,
-    split_planes_numpy,
+    planes_of_flow_numpy,
 )
 from tests.shared import DAVIS, shared_or_skip
 
@@ -72,12 +72,17 @@ def test_kinds_and_odd_sizes(size: tuple[int, int], kind: str) -> None:
     _check_round_trip(flow)
 
 
-@given(hnp.arrays(np.int16, SIZES))
+@given(hnp.arrays(np.int16, SIZES, elements=st.integers(-32767, 32767)), st.integers(0, 3))
 @settings(max_examples=80, deadline=None)
-def test_compiled_and_numpy_agree_byte_for_byte_and_are_exact(quantised: NDArray[np.int16]) -> None:
-    planes = split_planes_numpy(quantised)
+def test_compiled_and_numpy_agree_byte_for_byte_and_are_exact(quantised: NDArray[np.int16], num_beyond: int) -> None:
+    flow = quantised.astype(np.float32) / 64
+    flow.reshape(-1)[:num_beyond] = -700
+    planes, num_clamped = planes_of_flow_numpy(flow)
     assert flow_codec._split_compiled is not None
-    assert np.array_equal(flow_codec.split_planes(quantised), planes)
+    compiled, counted = flow_codec.planes_of_flow(flow)
+    assert np.array_equal(compiled, planes)
+    assert counted == num_clamped == min(num_beyond, flow.size)
+    quantised.reshape(-1)[:num_beyond] = -32767
     assert np.array_equal(join_planes_numpy(planes), quantised)
     assert np.array_equal(flow_codec.flow_of_planes(planes, 64), quantised.astype(np.float32) / 64)
 
@@ -122,9 +127,12 @@ def test_other_shapes_and_types_are_refused(flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_a_displacement_is_refused(value: float) -> None:
+def test_what_is_not_a_displacement_is_refused(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
     flow = np.zeros((2, 3, 3), np.float32)
     flow[1, 2, 0] = value
+    with pytest.raises(InputError, match="contains NaN or infinity"):
+        encode_flow(flow)
+    monkeypatch.setattr(flow_codec, "_split_compiled", None)
     with pytest.raises(InputError, match="contains NaN or infinity"):
         encode_flow(flow)
 
