@@ -21,6 +21,7 @@ from tasks.pool import PoolResult, pool_session, run_pool
 from tasks.publish import require_written
 from tasks.settings import Settings
 from tasks.snapshot import StoredVideo, WrittenShard
+from tasks.storage import location
 
 DEFAULT_PUBLISH_SECONDS = 300.0
 """Work of a batch that a kill can cost; a batch of long videos is published in several transactions."""
@@ -104,6 +105,7 @@ def ingest_batch(
                 weights=weights,
                 device=share.device,
                 limits=settings.decode,
+                hands_over=not location(dataset_uri).is_local,
             )
             run_pool(IngestWorker, (job,), todo, resources=share, more_to_come=more_to_come, on_result=batch.take)
         batch.publish()

@@ -29,12 +29,14 @@ from tasks.flow_codec import encode_flow, num_clamped_components
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
 from tasks.optical_flow import build_estimator
+from tasks.pool import Unfinished
 from tasks.prefetch import prefetched
 from tasks.recipe_changes import Rework
 from tasks.reuse import Reuse, StaleRowsError, find_reuse, merged_row, require_end, stored_rows
 from tasks.shards import MIN_FRAMES, FrameRow, VideoLabel, remove_abandoned, write_video
 from tasks.shots import split_into_shots, splits_shots
 from tasks.snapshot import FRAMES_TABLE, StoredClip, WrittenShard
+from tasks.spool import Delivery, Outbox, SpooledShard
 from tasks.storage import location
 
 _logger = logging.getLogger(__name__)
@@ -43,7 +45,6 @@ FLOWS_AHEAD = 2
 """Frames whose optical flow waits to be encoded: 1 lets both sides work, 2 evens out frames that take longer."""
 
 FlowsByGap = dict[int, Tensor | None]
-_Clips = tuple[tuple[WrittenShard, ...], tuple[ClipFacts, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class IngestJob:
     weights: where the estimator's weights are; what they must hash to stands in the recipe.
     num_threads: CPU threads of one actor.
     limits: on the process that decodes footage.
+    hands_over: whether the last upload of a video is left to another process of the same machine.
     """
 
     dataset_uri: str
@@ -61,6 +63,7 @@ class IngestJob:
     device: str = "cpu"
     num_threads: int = 1
     limits: DecodeLimits = field(default_factory=DecodeLimits)
+    hands_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +92,21 @@ class IngestWorker:
         self._num_clamped = 0
         self._frames = location(job.dataset_uri) / FRAMES_TABLE
 
-    def run(self, video: PlannedVideo) -> WorkDone:
-        """Write the shards of one video. Footage at fault becomes a refusal; other errors are raised."""
+    def run(self, video: PlannedVideo) -> WorkDone | Unfinished:
+        """Write the shards of one video. Footage at fault becomes a refusal; other errors are raised.
+
+        The answer is Unfinished, with a WorkDone for its value, when the job hands uploads over and there are any.
+        """
         started = time.monotonic()
-        shards: tuple[WrittenShard, ...] = ()
-        clips: tuple[ClipFacts, ...] = ()
-        refusal = None
         try:
-            shards, clips = self._write_or_rewrite(video)
+            work, spooled = self._write_or_rewrite(video)
         except FootageError as error:
             refusal = refusal_of(video, self._job.recipe, error)
-        seconds = time.monotonic() - started
-        return WorkDone(shards=shards, clips=clips, refusal=refusal, seconds=seconds, num_clamped=self._num_clamped)
+            work, spooled = WorkDone(shards=(), refusal=refusal, seconds=0.0, num_clamped=self._num_clamped), ()
+        work = replace(work, seconds=time.monotonic() - started)
+        return Unfinished(value=work, finish=Delivery(spooled)) if spooled else work
 
-    def _write_or_rewrite(self, video: PlannedVideo) -> _Clips:
+    def _write_or_rewrite(self, video: PlannedVideo) -> tuple[WorkDone, tuple[SpooledShard, ...]]:
         """Write the clips with what can be copied from stored rows; when those are of no use, without them."""
         reuse = find_reuse(video, self._job.recipe)
         try:
@@ -111,20 +115,25 @@ class IngestWorker:
             _logger.warning("%s is made anew: %s", video.clip, error)
         return self._write_clips(video, None)
 
-    def _write_clips(self, video: PlannedVideo, reuse: Reuse | None) -> _Clips:
+    def _write_clips(self, video: PlannedVideo, reuse: Reuse | None) -> tuple[WorkDone, tuple[SpooledShard, ...]]:
         """Write every shot as a clip of its own, however short it is; together they must be long enough."""
         shards: list[WrittenShard] = []
         clips: list[ClipFacts] = []
         num_frames = self._num_clamped = 0
-        for label, rows in self.clips(video, reuse):
-            observer = ClipObserver(label, first_frame=num_frames)
-            watched = self._clamped_counted(observer.watch(rows))
-            shards += write_video(self._job.dataset_uri, label, watched, min_frames=0)
-            clips.append(observer.facts())
-            num_frames += clips[-1].num_frames
-        if num_frames < MIN_FRAMES:
-            raise FootageError("too_short", f"{num_frames} frames; expected at least {MIN_FRAMES}")
-        return tuple(shards), tuple(clips)
+        with Outbox() as outbox:
+            for label, rows in self.clips(video, reuse):
+                observer = ClipObserver(label, first_frame=num_frames)
+                watched = self._clamped_counted(observer.watch(rows))
+                shards += write_video(self._job.dataset_uri, label, watched, outbox=outbox, min_frames=0)
+                clips.append(observer.facts())
+                num_frames += clips[-1].num_frames
+            if num_frames < MIN_FRAMES:
+                raise FootageError("too_short", f"{num_frames} frames; expected at least {MIN_FRAMES}")
+            spooled = outbox.hand_over() if self._job.hands_over else outbox.flush()
+        work = WorkDone(
+            shards=tuple(shards), clips=tuple(clips), refusal=None, seconds=0.0, num_clamped=self._num_clamped
+        )
+        return work, spooled
 
     def _clamped_counted(self, rows: Iterator[FrameRow]) -> Iterator[FrameRow]:
         for row in rows:

@@ -3,8 +3,9 @@
 An exception is a result, and so is the death of the process that worked on an item (a segmentation fault in a decoder,
 the kernel's out-of-memory killer): the item is tried again in a new process, with nothing behind it, until it has died
 alone ``max_attempts`` times, and the other items never notice. An actor has one item under way and the next at hand,
-so that it never waits for this process, and memory does not grow with the number of items. Whatever ends the loop,
-Ctrl-C or a cancelled flow too, ends the actors.
+so that it never waits for this process, and memory does not grow with the number of items. What an actor leaves
+Unfinished, such as an upload, is finished beside its next items, and after it gave back its GPU when there are none.
+Whatever ends the loop, Ctrl-C or a cancelled flow too, ends the actors.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tasks.cluster import PoolResources, ray_session
+from tasks.finishing import Unfinished
 from tasks.ray_pool import PoolResult, RayPool, Worker, actors_kept
 from tasks.settings import Settings
 
@@ -77,10 +79,17 @@ def _run_here(
     for item in items:
         worker = worker or worker_class(*arguments)
         try:
-            result = PoolResult(item=item, status="done", attempts=1, value=worker.run(item))
+            result = PoolResult(item=item, status="done", attempts=1, value=_finished(worker.run(item)))
         except Exception as error:
             result = PoolResult(item=item, status="raised", attempts=1, error=error)
         on_result(result)
 
 
-__all__ = ["PoolResult", "Worker", "pool_session", "run_pool"]
+def _finished(answer: Any) -> Any:
+    if not isinstance(answer, Unfinished):
+        return answer
+    answer.finish()
+    return answer.value
+
+
+__all__ = ["PoolResult", "Unfinished", "Worker", "pool_session", "run_pool"]

@@ -14,11 +14,15 @@ from ray.exceptions import RayError, RayTaskError
 
 from tasks.cluster import PoolResources
 from tasks.errors import ServiceError
+from tasks.finishing import Finishing, Left, left_here
 
 Item = TypeVar("Item")
 
 ITEMS_PER_ACTOR = 2
 """One under way and one at hand: an answer and the next question take this process 1 to 3 ms."""
+
+LEFT_PER_ACTOR = 2
+"""Items of an actor that may wait to be finished before it gets no more: what they hold on disk stays bounded."""
 
 _MAX_FAILED_STARTS = 3
 """Processes that may die in a row while they are being set up before the pool gives up: no item is to blame."""
@@ -28,7 +32,10 @@ class Worker(Protocol):
     """What a pool runs: built once per process, then called once per item."""
 
     def run(self, item: Any, /) -> Any:
-        """Work on one item; both item and result travel between processes, so keep them small."""
+        """Work on one item; both item and result travel between processes, so keep them small.
+
+        The result is the item's value, or Unfinished.
+        """
         ...
 
 
@@ -58,7 +65,7 @@ class _Actor:
 
     def run(self, item: object) -> object:
         assert self._worker is not None, "start() comes first"
-        return self._worker.run(item)
+        return left_here(self._worker.run(item))
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,7 @@ class RayPool(Generic[Item]):
         self._keep = more_to_come and self.keeping
         self._waiting: deque[_Job[Item]] = deque(_Job(item) for item in items)
         self._members: list[_Member[Item]] = []
+        self._finishing: Finishing[tuple[_Member[Item], _Job[Item]]] = Finishing()
         self._failed_starts = 0
 
     def results(self) -> Iterator[PoolResult[Item]]:
@@ -150,15 +158,15 @@ class RayPool(Generic[Item]):
         self._take_kept()
         while len(self._members) < min(self._num_actors, len(self._waiting)):
             self._start_actor()
-        while self._waiting or any(call.job for member in self._members for call in member.calls):
+        while self._waiting or self._finishing.references or self._at_work():
             busy = {member.calls[0].reference: member for member in self._members if member.calls}
-            done, _ = ray.wait(list(busy), num_returns=1)
-            member = busy[done[0]]
-            call = member.calls.popleft()
-            if call.job is None:
-                self._end_start(member, call)
-            elif (result := self._end_item(member, call.job, call.reference)) is not None:
+            (done,), _ = ray.wait([*busy, *self._finishing.references], num_returns=1)
+            result = self._end_call(busy[done]) if done in busy else self._end_finishing(done)
+            if result is not None:
                 yield result
+
+    def _at_work(self) -> bool:
+        return any(call.job for member in self._members for call in member.calls)
 
     def end(self) -> None:
         """Hand the actors on, or end them."""
@@ -169,7 +177,8 @@ class RayPool(Generic[Item]):
                 _stop(member.actor)
 
     def close(self) -> None:
-        """End all actors, in the middle of whatever they do."""
+        """End everything, in the middle of whatever it does."""
+        self._finishing.cancel()
         for member in self._members:
             _stop(member.actor)
 
@@ -189,17 +198,28 @@ class RayPool(Generic[Item]):
         self._members.append(_Member(actor=actor, calls=deque([_Call(reference=actor.start.remote(), job=None)])))
 
     def _feed(self, member: _Member[Item]) -> None:
-        """Give an actor work: the next item at once, the one after it while there are enough for everybody."""
-        while self._waiting and (not member.calls or self._may_queue(member)):
+        """Give an actor work: the next item at once, the one after it while there are enough for everybody.
+
+        One that left too much behind waits until some of that is finished.
+        """
+        num_left = sum(owner is member for owner, _ in self._finishing.owners())
+        while self._waiting and num_left < LEFT_PER_ACTOR and (not member.calls or self._may_queue(member)):
             job = self._waiting.popleft()
             member.calls.append(_Call(reference=member.actor.run.remote(job.item), job=job))
-        if not member.calls and not self._keep:
+        if not member.calls and not self._waiting and not self._keep:
             self._members.remove(member)
             _stop(member.actor)  # what it reserved is free for others while the last items end
 
     def _may_queue(self, member: _Member[Item]) -> bool:
         alone = self._waiting[0].alone or any(call.job is not None and call.job.alone for call in member.calls)
         return not alone and len(member.calls) < ITEMS_PER_ACTOR and len(self._waiting) >= self._num_actors
+
+    def _end_call(self, member: _Member[Item]) -> PoolResult[Item] | None:
+        call = member.calls.popleft()
+        if call.job is None:
+            self._end_start(member, call)
+            return None
+        return self._end_item(member, call.job, call.reference)
 
     def _end_start(self, member: _Member[Item], call: _Call[Item]) -> None:
         try:
@@ -227,8 +247,30 @@ class RayPool(Generic[Item]):
             return PoolResult(item=job.item, status="raised", attempts=job.attempt, error=_cause(error))
         except RayError as error:
             return self._end_of_process(member, job, error)
+        if isinstance(value, Left):
+            self._finishing.start(value, (member, job))
         self._feed(member)
+        if isinstance(value, Left):
+            return None
         return PoolResult(item=job.item, status="done", attempts=job.attempt, value=value)
+
+    def _end_finishing(self, reference: ray.ObjectRef) -> PoolResult[Item] | None:
+        (_, job), value = self._finishing.take(reference)
+        result = PoolResult(item=job.item, status="done", attempts=job.attempt, value=value)
+        try:
+            ray.get(reference)
+        except RayTaskError as error:
+            result = replace(result, status="raised", value=None, error=_cause(error))
+        except RayError as error:  # with its machine, and what was to be finished
+            result = replace(result, status="died", value=None, error=error)
+        again = result.status == "died" and job.attempt < self._max_attempts
+        if again:
+            self._waiting.append(_Job(job.item, job.attempt + 1))
+        for idle in [member for member in self._members if not member.calls]:
+            self._feed(idle)
+        if self._waiting and len(self._members) < self._num_actors:
+            self._start_actor()
+        return None if again else result
 
     def _end_of_process(self, member: _Member[Item], job: _Job[Item], error: RayError) -> PoolResult[Item] | None:
         """Blame an item that was alone; of several, any may have done it: an answer can be lost with its process."""

@@ -5,7 +5,8 @@ holds the SHA-256 of its bytes: equal content has an equal name, the content of 
 was killed leaves at worst a file that nobody refers to and that the next run writes again, byte for byte.
 
 Rows go to a temporary file first: in the dataset's own folder when that is local (then a rename publishes the name),
-else on the local disk (then one upload does). Either way one row and Parquet's footer are in memory.
+else on the local disk (then one upload does): see ``tasks/spool.py``. Either way memory holds one row and
+Parquet's footer.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import os
 import tempfile
 import time
 import uuid
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import FootageError, StorageError
-from tasks.identity import Recipe, hash_file
+from tasks.identity import Recipe
 from tasks.local_files import TEMPORARY_SUFFIX
 from tasks.schema import flow_column, frame_schema
-from tasks.shard_upload import upload_shard
 from tasks.snapshot import FRAMES_TABLE, WrittenShard
+from tasks.spool import Outbox, SpooledShard, storage_error
 from tasks.storage import Location, location
 
 MAX_SHARD_BYTES = 512 << 20
@@ -70,46 +70,37 @@ def write_video(
     label: VideoLabel,
     rows: Iterable[FrameRow],
     *,
+    outbox: Outbox | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     min_frames: int = MIN_FRAMES,
 ) -> tuple[WrittenShard, ...]:
     """Write the rows of a clip, in frame order, to shards that ``publish`` can make visible.
 
-    A full shard is checked and uploaded while the next is written; a third is not begun before, so that no more than
-    two lie on the local disk. Raises FootageError("too_short", ...) for fewer than ``min_frames`` rows and StorageError
-    when the place can not be written; whatever ``rows`` raises passes through.
+    outbox: delivers the shards, sooner or later; unset, all are in their place on return. Raises
+    FootageError("too_short", ...) for fewer than ``min_frames`` rows and StorageError when the place can not be
+    written; whatever ``rows`` raises passes through.
     """
+    if outbox is None:
+        with Outbox() as outbox:
+            shards = write_video(
+                dataset_uri, label, rows, outbox=outbox, max_shard_bytes=max_shard_bytes, min_frames=min_frames
+            )
+            outbox.flush()
+        return shards
     folder = location(dataset_uri) / FRAMES_TABLE
     folder.makedirs()
-    shards: list[WrittenShard] = []
-    writer: _ShardWriter | None = None
-    num_rows = 0
-    with ThreadPoolExecutor(1, "finish-shard") as thread:
-        finishing: deque[Future[WrittenShard]] = deque()
-        try:
-            for row in rows:
-                writer = writer or _ShardWriter(folder, label, num_rows)
-                writer.add(row)
-                num_rows += 1
-                if writer.num_bytes >= max_shard_bytes:
-                    shards += (future.result() for future in _drain(finishing))
-                    finishing.append(thread.submit(writer.finish))
-                    writer = None
-            if num_rows < min_frames:
-                raise FootageError("too_short", f"{num_rows} frames; expected at least {min_frames}")
-            shards += (future.result() for future in _drain(finishing))
-            if writer is not None:
-                shards.append(writer.finish())
-                writer = None
-        finally:
-            if writer is not None:
-                writer.discard()
-    return tuple(shards)
-
-
-def _drain(waiting: deque[Future[WrittenShard]]) -> Iterator[Future[WrittenShard]]:
-    while waiting:
-        yield waiting.popleft()
+    written: list[WrittenShard] = []
+    with closing(_ClipWriter(folder, label, max_shard_bytes)) as clip:
+        for row in rows:
+            if (full := clip.add(row)) is not None:
+                written.append(full.shard)
+                outbox.put(full)
+        if clip.num_rows < min_frames:
+            raise FootageError("too_short", f"{clip.num_rows} frames; expected at least {min_frames}")
+        if (last := clip.finish()) is not None:
+            written.append(last.shard)
+            outbox.put(last)
+    return tuple(written)
 
 
 def remove_abandoned(dataset_uri: str, *, older_than_seconds: float = _ABANDONED_SECONDS) -> int:
@@ -159,6 +150,36 @@ class _HashingFile:
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
+
+
+class _ClipWriter:
+    """One shard after the other of one clip."""
+
+    def __init__(self, folder: Location, label: VideoLabel, max_shard_bytes: int) -> None:
+        self._folder, self._label, self._max_shard_bytes = folder, label, max_shard_bytes
+        self._shard: _ShardWriter | None = None
+        self.num_rows = 0
+
+    def add(self, row: FrameRow) -> SpooledShard | None:
+        """Write a row; return the shard that is full with it."""
+        self._shard = self._shard or _ShardWriter(self._folder, self._label, self.num_rows)
+        self._shard.add(row)
+        self.num_rows += 1
+        return self.finish() if self._shard.num_bytes >= self._max_shard_bytes else None
+
+    def finish(self) -> SpooledShard | None:
+        """Complete the shard that is under way, if there is one."""
+        shard = self._shard
+        if shard is None:
+            return None
+        spooled = shard.finish()
+        self._shard = None
+        return spooled
+
+    def close(self) -> None:
+        """Forget a shard that is under way."""
+        if self._shard is not None:
+            self._shard.discard()
 
 
 class _ShardWriter:
@@ -215,22 +236,17 @@ class _ShardWriter:
         self._rows = [*self._rows[:1], row]
         self._num_rows += 1
 
-    def finish(self) -> WrittenShard:
-        """Complete the file, check it and give it its name."""
+    def finish(self) -> SpooledShard:
+        """Complete the file, which has its name in what is returned only."""
         try:
             self._parquet.close()
             self._file.close()
-            self._verify()
-            frames = f"{self._label.shot:04d}-{self._first_frame:06d}"
-            name = f"{self._label.video_id[:16]}-{frames}-{self._file.hexdigest()[:24]}.parquet"
-            self._move_to(self._folder / name)
         except OSError as error:
             raise self._failure(error) from error
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        frames = f"{self._label.shot:04d}-{self._first_frame:06d}"
         first, last = self._rows[0], self._rows[-1]
-        return WrittenShard(
-            path=name,
+        shard = WrittenShard(
+            path=f"{self._label.video_id[:16]}-{frames}-{self._file.hexdigest()[:24]}.parquet",
             num_bytes=self._file.num_bytes,
             num_rows=self._num_rows,
             first_frame=self._first_frame,
@@ -240,6 +256,9 @@ class _ShardWriter:
             height=first.height,
             **vars(self._label),
         )
+        return SpooledShard(
+            shard=shard, file=self._temporary, sha256=self._file.hexdigest(), folder_uri=self._folder.uri
+        )
 
     def discard(self) -> None:
         """Forget the file."""
@@ -248,23 +267,5 @@ class _ShardWriter:
             with contextlib.suppress(OSError):
                 stream.close()
 
-    def _verify(self) -> None:
-        metadata = pq.read_metadata(self._temporary)
-        size = self._temporary.stat().st_size
-        if (metadata.num_rows, metadata.num_row_groups, size) != (self._num_rows, self._num_rows, self._file.num_bytes):
-            raise StorageError(
-                f"{self._temporary}: {metadata.num_rows} rows and {size} bytes are there after writing "
-                f"{self._num_rows} rows and {self._file.num_bytes} bytes; is the disk sound?"
-            )
-        with self._temporary.open("rb") as stream:
-            if hash_file(stream) != self._file.hexdigest():
-                raise StorageError(f"{self._temporary}: other bytes are there than were written; is the disk sound?")
-
-    def _move_to(self, target: Location) -> None:
-        if target.is_local:
-            self._temporary.replace(target.local_path)
-            return
-        upload_shard(self._temporary, self._file.hexdigest(), target)
-
     def _failure(self, error: OSError) -> StorageError:
-        return StorageError(f"can not write a shard to {self._folder.uri}: {error}; is there room, and permission?")
+        return storage_error(self._folder.uri, error)
