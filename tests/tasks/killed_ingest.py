@@ -34,7 +34,7 @@ from tasks.settings import Settings
 
 TASKS = str(Path(ingest_worker.__file__).parent) + os.sep
 _LOOK_SECONDS = 0.01
-MAKES_VISIBLE = ("shards", "publish", "delta_log", "ledger", "delta", "dead_letters", "storage")
+MAKES_VISIBLE = ("shards", "spool", "publish", "delta_log", "ledger", "delta", "dead_letters", "storage")
 
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["tests.tasks.killed_ingest_warm"])
