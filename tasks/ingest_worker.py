@@ -212,7 +212,8 @@ def frame_rows(
     def images() -> Iterator[Tensor]:
         for frame in frames:
             waiting.append(row_of(frame))
-            yield torch.from_numpy(frame.image).permute(2, 0, 1)
+            # a copy of what torch can not take only: views that run backwards, or are not to be written to
+            yield torch.from_numpy(np.require(frame.image, requirements=["C", "W"])).permute(2, 0, 1)
 
     estimated = clip_flows(estimator, images(), gaps) if gaps else ({} for _ in images())
     with prefetched(_with_refusals(estimated), FLOWS_AHEAD) as ahead:
