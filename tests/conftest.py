@@ -1,4 +1,7 @@
-"""Fixtures of all tests: a quiet environment of their own, seeded randomness and one Ray cluster for the session."""
+"""Fixtures of all tests: a quiet environment of their own, seeded randomness and one Ray cluster for the session.
+
+``make test`` runs two sessions beside each other: most tests wait for processes to start half of their time.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,22 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+_SHARED_SERVERS = {"ray_cluster", "s3_store"}  # fixtures of the session
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests pytest-xdist may not part: servers are shared, so there is one of each kind for many tests."""
+    files = {item.path for item in items if _SHARED_SERVERS & set(getattr(item, "fixturenames", ()))}
+    for item in items:
+        if item.path.parent.name == "pipelines":
+            group = "pipelines"  # Prefect's server, and a Ray of their own
+        elif item.path in files:
+            group = "servers"
+        else:
+            group = item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
