@@ -46,10 +46,11 @@ def up(
     """
     if not (project_root / "prefect.yaml").is_file():
         raise ServiceError(f"no prefect.yaml in {project_root}: gwm up deploys from a checkout; run it in one")
-    addresses = StackAddresses(
-        prefect_api=_ensure_prefect(settings, prefect_port, tell),
-        mlflow=_ensure_mlflow(settings, mlflow_port, tell),
-    )
+    prefect = _start_prefect(settings, prefect_port)
+    mlflow = _start_mlflow(settings, mlflow_port)  # beside the other: each takes seconds to import what it needs
+    for server in filter(None, (prefect, mlflow)):
+        server.wait(settings, tell)
+    addresses = StackAddresses(prefect_api=prefect.url, mlflow=mlflow.url if mlflow else None)
     env = {**watched_places(settings), "PREFECT_API_URL": addresses.prefect_api}
     tell("deploying the flows of prefect.yaml")
     _run_prefect("work-pool", "create", WORK_POOL, "--type", "process", "--overwrite", env=env, folder=project_root)
@@ -88,29 +89,39 @@ def down(settings: Settings) -> list[str]:
     return [name for name in order if services.stop(found[name], settings)]
 
 
-def _ensure_prefect(settings: Settings, port: int, tell: Callable[[str], None]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class _Server:
+    """A server that answers at ``url``, at once (no record) or when it has started."""
+
+    url: str
+    record: ServiceRecord | None = None
+
+    def wait(self, settings: Settings, tell: Callable[[str], None]) -> None:
+        if self.record is not None:
+            _wait(self.record, lambda: services.answers(f"{self.url}/health") is not None, settings, tell)
+
+
+def _start_prefect(settings: Settings, port: int) -> _Server:
     if running := services.running_url("prefect", settings):
-        return running
+        return _Server(url=running)
     _require_free("Prefect's server", port, "--prefect-port")
     api = f"http://{LOOPBACK}:{port}/api"
     command = services.python_module("prefect", "server", "start", "--host", LOOPBACK, "--port", str(port))
     record = services.start("prefect", command, url=api, env={"PREFECT_API_URL": api}, settings=settings)
-    _wait(record, lambda: services.answers(f"{api}/health") is not None, settings, tell)
-    return api
+    return _Server(url=api, record=record)
 
 
-def _ensure_mlflow(settings: Settings, port: int, tell: Callable[[str], None]) -> str | None:
+def _start_mlflow(settings: Settings, port: int) -> _Server | None:
     if not settings.tracking_uri.startswith("sqlite:"):
         return None
     if running := services.running_url("mlflow", settings):
-        return running
+        return _Server(url=running)
     _require_free("MLflow's server", port, "--mlflow-port")
     url = f"http://{LOOPBACK}:{port}"
     # Job workers and their queues would add 1.4 GB and are of no use here.
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     record = services.start("mlflow", mlflow_command(settings, port), url=url, env=env, settings=settings)
-    _wait(record, lambda: services.answers(f"{url}/health") is not None, settings, tell)
-    return url
+    return _Server(url=url, record=record)
 
 
 def mlflow_command(settings: Settings, port: int = MLFLOW_PORT) -> list[str]:
