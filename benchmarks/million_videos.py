@@ -23,7 +23,7 @@ from tasks.clip_facts import ClipFacts
 from tasks.fingerprint import NUM_BYTES
 from tasks.footage import FootageItem
 from tasks.identity import Recipe
-from tasks.ingest import IngestProgress, run_ingest
+from tasks.ingest import DEFAULT_BATCH_VIDEOS, IngestProgress, run_ingest
 from tasks.ingest_plan import IngestPlan, PlannedVideo, WantedVideo
 from tasks.ingest_worker import IngestJob, WorkDone
 from tasks.ledger import ledger_of
@@ -35,7 +35,6 @@ RECIPE = Recipe(schema_version=SCHEMA_VERSION)
 FRAMES_PER_VIDEO = 100
 SHARD_BYTES = 64
 LINKS_PER_FILE = 60_000  # ext4 allows 65 000
-BATCH_VIDEOS = 200  # as the flow has it
 NUM_LINES = 10
 VIDEOS_BY_DEFAULT = 20_000  # of `make bench`: a minute at most
 
@@ -121,7 +120,7 @@ def _fake_work() -> Iterator[None]:
         yield
 
 
-def simulate(num_videos: int, actors: int, folder: Path, batch_videos: int = BATCH_VIDEOS) -> dict[str, float]:
+def simulate(num_videos: int, actors: int, folder: Path, batch_videos: int = DEFAULT_BATCH_VIDEOS) -> dict[str, float]:
     """Ingest and check; returns what it took. Prints a line for every tenth part."""
     dataset = str(folder / "dataset")
     started_with = peak_megabytes()

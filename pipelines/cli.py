@@ -62,42 +62,34 @@ def _root(
     prepare_environment(load_settings(), debug=debug)
 
 
-def _example(text: str) -> str:
-    return f"Example: {text}"
-
-
-app.command(epilog=_example("gwm plan ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"))(data.plan)
-app.command(epilog=_example("gwm ingest ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"))(data.ingest)
-app.command(epilog=_example("gwm datasets ./dataset"))(data.datasets)
-app.command(epilog=_example("gwm show ./dataset --version 3"))(inspection.show)
-app.command(epilog=_example("gwm trace ./masks/holiday/masks/00000.png"))(inspection.trace)
-app.command(epilog=_example("gwm rejected ./dataset --reason corrupt"))(data.rejected)
-app.command(epilog=_example("gwm verify ./dataset --sample 1%"))(inspection.verify)
-app.command(epilog=_example("gwm preview ./dataset --out ./preview"))(inspection.preview)
-app.command(epilog=_example("gwm export-dataset ./dataset --format webdataset --out s3://bucket/tars"))(
-    export.export_dataset
+_COMMANDS = (
+    (data.plan, "gwm plan ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"),
+    (data.ingest, "gwm ingest ~/videos s3://bucket/raw --dataset ./dataset --max-side 854"),
+    (data.datasets, "gwm datasets ./dataset"),
+    (inspection.show, "gwm show ./dataset --version 3"),
+    (inspection.trace, "gwm trace ./masks/holiday/masks/00000.png"),
+    (data.rejected, "gwm rejected ./dataset --reason corrupt"),
+    (inspection.verify, "gwm verify ./dataset --sample 1%"),
+    (inspection.preview, "gwm preview ./dataset --out ./preview"),
+    (export.export_dataset, "gwm export-dataset ./dataset --format webdataset --out s3://bucket/tars"),
+    (data.vacuum, "gwm vacuum ./dataset --dry-run"),
+    (models.train, "gwm train --experiment gwm_unet_davis16 --dataset ./dataset --set optimisation.num_steps=500"),
+    (models.evaluate, "gwm evaluate --model models:/gwm@champion --benchmark davis16 --root ./DAVIS --sequences camel"),
+    (ablate.ablate, "gwm ablate segments --dataset ./dataset --root ./DAVIS --set optimisation.num_steps=1500"),
+    (models.retrain, "gwm retrain ~/videos --dataset ./dataset --model gwm"),
+    (output.segment, "gwm segment holiday.mp4 --model models:/gwm@champion --out ./masks"),
+    (adapt.adapt, "gwm adapt holiday.mp4 --model models:/gwm@champion --steps 20"),
+    (output.render, "gwm render ./footage"),
+    (weights.weights, "gwm weights dino-vit-s8-timm"),
+    (weights.import_checkpoint, "gwm import-checkpoint checkpoint_best.pth --backbone dino-vit-b8-timm --register gwm"),
+    (machine.up, "gwm up && export PREFECT_API_URL=http://127.0.0.1:4200/api"),
+    (machine.down, "gwm down"),
+    (machine.doctor, "gwm doctor --place s3://bucket/dataset"),
 )
-app.command(epilog=_example("gwm vacuum ./dataset --dry-run"))(data.vacuum)
-app.command(
-    epilog=_example("gwm train --experiment gwm_unet_davis16 --dataset ./dataset --set optimisation.num_steps=500")
-)(models.train)
-app.command(
-    epilog=_example("gwm evaluate --model models:/gwm@champion --benchmark davis16 --root ./DAVIS --sequences camel")
-)(models.evaluate)
-app.command(
-    epilog=_example("gwm ablate segments --dataset ./dataset --root ./DAVIS --set optimisation.num_steps=1500")
-)(ablate.ablate)
-app.command(epilog=_example("gwm retrain ~/videos --dataset ./dataset --model gwm"))(models.retrain)
-app.command(epilog=_example("gwm segment holiday.mp4 --model models:/gwm@champion --out ./masks"))(output.segment)
-app.command(epilog=_example("gwm adapt holiday.mp4 --model models:/gwm@champion --steps 20"))(adapt.adapt)
-app.command(epilog=_example("gwm render ./footage"))(output.render)
-app.command(epilog=_example("gwm weights dino-vit-s8-timm"))(weights.weights)
-app.command(epilog=_example("gwm import-checkpoint checkpoint_best.pth --backbone dino-vit-b8-timm --register gwm"))(
-    weights.import_checkpoint
-)
-app.command(epilog=_example("gwm up && export PREFECT_API_URL=http://127.0.0.1:4200/api"))(machine.up)
-app.command(epilog=_example("gwm down"))(machine.down)
-app.command(epilog=_example("gwm doctor --place s3://bucket/dataset"))(machine.doctor)
+"""What each subcommand calls, and the example under its help."""
+
+for _command, _example in _COMMANDS:
+    app.command(epilog=f"Example: {_example}")(_command)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ project from working is a ``fail``; one that costs something but has a way round
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -29,6 +28,7 @@ from pipelines import services
 from pipelines.local_stack import MLFLOW_PORT, PREFECT_PORT
 from tasks.commit_check import require_one_first_writer
 from tasks.decode_session import confinement
+from tasks.devices import num_cpus
 from tasks.settings import Settings
 from tasks.storage import location, prove_writable
 from tasks.weights import NAMED_WEIGHTS, cached_file
@@ -115,7 +115,7 @@ def _machine(settings: Settings) -> list[Finding]:
     memory_gb = psutil.virtual_memory().total / 2**30
     disk_gb = shutil.disk_usage(settings.home_path).free / 2**30
     return [
-        Finding(area="machine", name="cpus", status="ok", detail=str(len(os.sched_getaffinity(0)))),
+        Finding(area="machine", name="cpus", status="ok", detail=str(num_cpus())),
         Finding(
             area="machine",
             name="memory",

@@ -13,20 +13,20 @@ from prefect.utilities.annotations import quote
 
 from pipelines.ingest_rates import IngestRates
 from pipelines.progress import Progress, publish_table
+from pipelines.recipe import RecipeRequest, choose_recipe
 from pipelines.retries import NOT_FOR_BAD_INPUT
 from pipelines.runtime import load_settings
 from tasks.catalog import dataset_exists, open_dataset
 from tasks.dead_letters import parse_reasons
 from tasks.error_budget import over_budget
 from tasks.errors import ErrorBudgetError, InputError
-from tasks.gaps import parse_gaps
 from tasks.identity import DEFAULT_JPEG_QUALITY, Recipe, ShotDetection
 from tasks.ingest import (
+    DEFAULT_BATCH_VIDEOS,
     BatchResult,
     VideoOutcome,
     finish_ingest,
     ingest_batch,
-    make_recipe,
     prepare_ingest,
     prune_planned,
     rename_planned,
@@ -35,7 +35,6 @@ from tasks.ingest_batch import NearDuplicates
 from tasks.ingest_plan import MAX_ATTEMPTS, IngestPlan, IngestPolicy, PlannedVideo
 from tasks.pool import pool_session
 
-BATCH_VIDEOS = 200  # one Prefect task, one transaction, one unit of retry
 Value = TypeVar("Value")
 MAX_ROWS = 500
 """Videos listed in a table; of more, those that were rejected come first."""
@@ -53,7 +52,7 @@ def ingest_footage(
     gaps: str = "davis",
     jpeg_quality: int = DEFAULT_JPEG_QUALITY,
     shots: ShotDetection = "auto",
-    batch_videos: int = BATCH_VIDEOS,
+    batch_videos: int = DEFAULT_BATCH_VIDEOS,
     allow_empty: bool = False,
     keep_recipe: bool = False,
     prune: bool = False,
@@ -75,9 +74,18 @@ def ingest_footage(
     """
     started = time.monotonic()
     policy = make_policy(prune, retry, max_attempts, max_rejected)
-    kept_from = dataset if keep_recipe else None
-    recipe = choose_recipe(estimator, weights, sha256, gaps, fps, max_side, kept_from, jpeg_quality, shots)
-    plan = plan_videos(sources, dataset, recipe, allow_empty, policy)
+    request = RecipeRequest(
+        estimator=estimator,
+        weights=weights,
+        sha256=sha256,
+        gaps=gaps,
+        fps=fps,
+        max_side=max_side,
+        jpeg_quality=jpeg_quality,
+        shots=shots,
+        kept_from=dataset if keep_recipe else None,
+    )
+    plan = plan_videos(sources, dataset, choose_recipe(request), allow_empty, policy)
     rename(plan, dataset)
     results = ingest_batches(plan, dataset, weights, batch_videos, near_duplicates)
     remove(plan, dataset)
@@ -91,53 +99,6 @@ def make_policy(prune: bool, retry: list[str] | None, max_attempts: int, max_rej
     """Check what the user wants done about footage that was refused or is gone; raises InputError."""
     over_budget(0, 0, max_rejected)
     return IngestPolicy(prune=prune, retry=parse_reasons(retry or ()), max_attempts=max_attempts)
-
-
-@task(retries=2, retry_delay_seconds=[2, 10], **NOT_FOR_BAD_INPUT)
-def choose_recipe(
-    estimator: str,
-    weights: str | None,
-    sha256: str | None,
-    gaps: str,
-    fps: float | None,
-    max_side: int | None,
-    kept_from: str | None = None,
-    jpeg_quality: int = DEFAULT_JPEG_QUALITY,
-    shots: ShotDetection = "auto",
-) -> Recipe:
-    """Fix everything that decides what rows hold; fetches the estimator's weights, so that this fails first.
-
-    kept_from: dataset whose recipe is taken instead, if it exists.
-    """
-    if kept_from is not None and (used := recipe_in_use(kept_from)) is not None:
-        return make_recipe(
-            flow_estimator=used.flow_estimator,
-            weights=weights,
-            weights_sha256=used.flow_weights_sha256,
-            gaps=used.gaps,
-            fps=used.fps,
-            max_side=used.max_side,
-            jpeg_quality=used.jpeg_quality,
-            shots=used.shots,
-        )
-    return make_recipe(
-        flow_estimator=estimator,
-        weights=weights,
-        weights_sha256=sha256,
-        gaps=parse_gaps(gaps),
-        fps=fps,
-        max_side=max_side,
-        jpeg_quality=jpeg_quality,
-        shots=shots,
-    )
-
-
-def recipe_in_use(dataset: str) -> Recipe | None:
-    """Return the recipe that most videos of a dataset were made with; None where there are none."""
-    videos = open_dataset(dataset).videos if dataset_exists(dataset) else ()
-    recipes = {video.recipe_hash: video.recipe for video in videos}
-    most = Counter(video.recipe_hash for video in videos).most_common(1)
-    return recipes[most[0][0]] if most else None
 
 
 @task(retries=2, retry_delay_seconds=[5, 30], **NOT_FOR_BAD_INPUT)

@@ -7,46 +7,29 @@ from typing import Any
 
 from pipelines.console import ConsoleProgress
 from pipelines.datasets import readable_bytes
-from pipelines.ingest import choose_recipe, make_policy
+from pipelines.recipe import RecipeRequest, choose_recipe
 from pipelines.runtime import load_settings
 from tasks.catalog import present_videos
-from tasks.identity import DEFAULT_JPEG_QUALITY, ShotDetection
 from tasks.ingest import prepare_ingest
-from tasks.ingest_plan import MAX_ATTEMPTS
+from tasks.ingest_plan import IngestPolicy
 from tasks.plan_cost import Cost, estimate_cost
 from tasks.plan_footage import read_headers
 from tasks.plan_report import plan_lines, plan_totals
 
 
 def plan_footage(
-    sources: list[str],
-    dataset: str,
-    fps: float | None = None,
-    max_side: int | None = None,
-    estimator: str = "dis",
-    weights: str | None = None,
-    sha256: str | None = None,
-    gaps: str = "davis",
-    jpeg_quality: int = DEFAULT_JPEG_QUALITY,
-    shots: ShotDetection = "auto",
-    keep_recipe: bool = False,
-    prune: bool = False,
-    retry: list[str] | None = None,
-    max_attempts: int = MAX_ATTEMPTS,
-    cost: bool = True,
+    sources: list[str], dataset: str, request: RecipeRequest, policy: IngestPolicy, *, cost: bool
 ) -> dict[str, Any]:
     """Plan as the flow does, read the headers of what would be ingested, and process a sample of it if ``cost``.
 
     Nothing is written. Returns lines, totals and the cost (None without a sample), as plain values for JSON.
     """
-    policy = make_policy(prune, retry, max_attempts, None)
-    kept_from = dataset if keep_recipe else None
-    recipe = choose_recipe.fn(estimator, weights, sha256, gaps, fps, max_side, kept_from, jpeg_quality, shots)
+    recipe = choose_recipe.fn(request)
     with ConsoleProgress("read footage") as progress:
         plan = prepare_ingest(sources, dataset, recipe, policy=policy, read_only=True, on_progress=progress)
     with ConsoleProgress("read headers") as progress:
         footage = read_headers(plan.to_ingest, recipe, progress)
-    estimated = estimate_cost(plan, dataset, footage, load_settings(), weights=weights) if cost else None
+    estimated = estimate_cost(plan, dataset, footage, load_settings(), weights=request.weights) if cost else None
     lines = plan_lines(plan, footage, present_videos(dataset))
     return {
         "dataset": dataset,

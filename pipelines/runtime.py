@@ -11,9 +11,10 @@ from importlib import metadata
 from pathlib import Path
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from pipelines.services import running_url
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, InputError
 from tasks.s3_setting import job_environment
 from tasks.settings import Settings
 
@@ -34,8 +35,8 @@ def load_settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        problems = [f"GWM_{str(item['loc'][0]).upper()}={item['input']!r}: {item['msg']}" for item in error.errors()]
-        raise ConfigError("settings are not valid: " + "; ".join(problems)) from error
+        problems = "; ".join(_problem(item) for item in error.errors())
+        raise ConfigError(f"settings are not valid: {problems}") from error
     try:
         settings.home_path  # noqa: B018 - makes the folder
     except OSError as error:
@@ -43,6 +44,15 @@ def load_settings() -> Settings:
             f"GWM_HOME={settings.home}: can not make the folder ({error.strerror}); set it to one that you may write to"
         ) from error
     return settings
+
+
+def _problem(item: ErrorDetails) -> str:
+    """Name the variable, which for a part of a setting has the names of both, such as GWM_DECODE_THREADS."""
+    if isinstance(cause := item.get("ctx", {}).get("error"), InputError):
+        return str(cause)  # names it
+    variable = f"GWM_{'_'.join(map(str, item['loc']))}".upper()
+    what = "no such setting" if item["type"] == "unexpected_keyword_argument" else item["msg"]
+    return f"{variable}={item['input']!r}: {what}"
 
 
 def environment_defaults(settings: Settings, *, debug: bool = False) -> dict[str, str]:

@@ -30,21 +30,9 @@ from tasks.footage import FootageItem
 from tasks.footage_files import base_name, list_images, open_footage
 from tasks.resampling import resample
 from tasks.settings import Settings
+from tasks.video_info import VideoInfo
 
 FOLDER_FRAME_RATE = 24.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoInfo:
-    """What a clip tells before it is decoded. width and height are those of the upright frame, in pixels."""
-
-    width: int
-    height: int
-    num_frames: int | None
-    frame_rate: float | None
-    duration_seconds: float | None
-    container: str
-    codec: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +105,6 @@ def probe(item: FootageItem, limits: DecodeLimits | None = None) -> VideoInfo:
         num_frames=len(uris),
         frame_rate=FOLDER_FRAME_RATE,
         duration_seconds=len(uris) / FOLDER_FRAME_RATE,
-        container=item.kind,
-        codec=first.format,
     )
 
 
@@ -181,7 +167,6 @@ class _DecodedFile:
 
     image: NDArray[np.uint8]
     size: tuple[int, int]
-    format: str
     jpeg: bytes | None
 
 
@@ -194,7 +179,7 @@ class _ImageDecoder:
     def image(self, uri: str, max_side: int | None) -> _DecodedFile:
         data, message, image, size = self._decode(uri, max_side, is_image=True)
         is_same = bool(message.get("is_plain_jpeg")) and image.shape[:2] == size
-        return _DecodedFile(image=image, size=size, format=str(message.get("format")), jpeg=data if is_same else None)
+        return _DecodedFile(image=image, size=size, jpeg=data if is_same else None)
 
     def mask(self, uri: str, expected: tuple[int, int], max_side: int | None) -> NDArray[np.bool_]:
         _, _, mask, size = self._decode(uri, max_side, is_image=False)

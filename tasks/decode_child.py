@@ -217,7 +217,7 @@ def _images(job: dict[str, Any], limits: DecodeLimits, link: _Link) -> None:
             decoded = decode_image(data, request["name"], limits)
             height, width = decoded.image.shape[:2]
             shrunk = resize_image(decoded.image, scaled_size(height, width, request["max_side"]))
-            told = {"size": (height, width), "format": decoded.format, "is_plain_jpeg": decoded.is_plain_jpeg}
+            told = {"size": (height, width), "is_plain_jpeg": decoded.is_plain_jpeg}
             link.send_picture(shrunk, told)
         else:
             mask = decode_annotation(data, request["name"], limits)

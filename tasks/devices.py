@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from tasks.errors import ConfigError
@@ -16,3 +18,8 @@ def own_device(settings: Settings) -> str:
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("GWM_DEVICE=cuda, but torch sees no GPU here; use auto or cpu")
     return "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def num_cpus() -> int:
+    """Return how many CPUs this process may use, where the system tells, else how many the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -32,7 +32,7 @@ from tasks.snapshot import DatasetSnapshot
 from tasks.storage import Location, prove_writable
 from tasks.stored_rows import read_rows
 
-DEFAULT_TAR_BYTES = 1 << 30
+DEFAULT_TAR_BYTES = 1_000_000_000
 """Of one tar: WebDataset's documentation recommends shards of about a gigabyte."""
 
 _THREADS = 4  # a part each: reading and writing wait, decoding flow runs outside the interpreter's lock

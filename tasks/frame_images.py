@@ -30,12 +30,10 @@ class DecodedImage:
     """An image file's content.
 
     image: uint8 [H, W, 3], RGB, upright.
-    format: lower-case name of the file format, such as jpeg.
     is_plain_jpeg: whether the file's own bytes show the same in any JPEG decoder: 8-bit RGB and upright.
     """
 
     image: NDArray[np.uint8]
-    format: str
     is_plain_jpeg: bool
 
 
@@ -49,9 +47,9 @@ def decode_image(data: bytes, name: str, limits: DecodeLimits = _LIMITS) -> Deco
     is_plain = picture.format == "JPEG" and picture.mode == "RGB" and orientation == 1
     upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I;16"):
-        eight_bits = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        return _decoded(eight_bits, picture, is_plain)
-    return _decoded(upright, picture, is_plain)
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    image = np.ascontiguousarray(np.asarray(upright.convert("RGB")))
+    return DecodedImage(image=image, is_plain_jpeg=is_plain)
 
 
 def decode_annotation(data: bytes, name: str, limits: DecodeLimits = _LIMITS) -> NDArray[np.bool_]:
@@ -111,8 +109,3 @@ def load_picture(
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow's readers raise for damaged files
         raise FootageError("corrupt", f"{name} can not be decoded as an image: {error}") from error
     return picture
-
-
-def _decoded(upright: Image.Image, picture: Image.Image, is_plain_jpeg: bool) -> DecodedImage:
-    image = np.ascontiguousarray(np.asarray(upright.convert("RGB")))
-    return DecodedImage(image=image, format=str(picture.format).lower(), is_plain_jpeg=is_plain_jpeg)

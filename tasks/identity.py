@@ -85,12 +85,14 @@ def hash_file(stream: BinaryIO | io.IOBase) -> str:
     return _digest(stream)[0].hex()
 
 
-def hash_frames(files: Iterable[tuple[str, BinaryIO | io.IOBase]]) -> str:
+def hash_frames(files: Iterable[tuple[str, BinaryIO | io.IOBase]]) -> Content:
     """SHA-256 over (name, content) of ``files`` sorted by name, so that neither order nor folder matters.
 
     Each file adds its name, a zero byte (which no name can hold) and the 32 bytes of its own SHA-256.
     """
-    return _content_of_files(files).video_id
+    digests = sorted((name, *_digest(stream)) for name, stream in files)
+    total = hashlib.sha256(b"".join(name.encode() + b"\0" + digest for name, digest, _ in digests)).hexdigest()
+    return Content(video_id=total, num_bytes=sum(num_bytes for _, _, num_bytes in digests))
 
 
 def video_id(item: FootageItem) -> str:
@@ -119,13 +121,7 @@ def _content(item: FootageItem) -> Content:
     files = [(base_name(uri), uri) for uri in list_images(item.uri, item.within)]
     if item.annotation_uri is not None:
         files += [(f"annotation/{base_name(uri)}", uri) for uri in list_images(item.annotation_uri, item.within)]
-    return _content_of_files(_opened(files, item.within))
-
-
-def _content_of_files(files: Iterable[tuple[str, BinaryIO | io.IOBase]]) -> Content:
-    digests = sorted((name, *_digest(stream)) for name, stream in files)
-    total = hashlib.sha256(b"".join(name.encode() + b"\0" + digest for name, digest, _ in digests)).hexdigest()
-    return Content(video_id=total, num_bytes=sum(num_bytes for _, _, num_bytes in digests))
+    return hash_frames(_opened(files, item.within))
 
 
 def _opened(files: Iterable[tuple[str, str]], within: str | None) -> Iterable[tuple[str, BinaryIO]]:

@@ -41,7 +41,7 @@ from tasks.settings import Settings
 from tasks.storage import location, prove_writable
 from tasks.wanted import HashProgress, wanted_videos
 
-DEFAULT_BATCH_VIDEOS = 64
+DEFAULT_BATCH_VIDEOS = 200
 """Videos of one transaction: what a killed ingest does again, and what a retry repeats."""
 
 GONE_AND_KEPT = "gone from source: kept; --prune removes it"

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tasks.decode import VideoInfo, probe
+from tasks.decode import probe
 from tasks.errors import FootageError
 from tasks.frame_images import scaled_size
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
+from tasks.video_info import VideoInfo
 
 _THREADS = 4  # opening a file is mostly waiting
 

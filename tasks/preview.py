@@ -58,7 +58,8 @@ class Strip:
 class ClipPreview:
     """What the page shows of a clip.
 
-    gap, scale_px: of the flow that is shown, and its length at full colour. problem: why there are no pictures.
+    seconds: from the first frame that is shown to the last. gap, scale_px: of the flow that is shown, and its length at
+    full colour. problem: why there are no pictures.
     """
 
     clip: StoredClip

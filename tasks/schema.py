@@ -44,22 +44,12 @@ FRAME_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 LATER_COLUMNS = frozenset({"shot"})
 """Columns that schema version 1 did not have."""
 
-_FLOW_PREFIX = "flow_"
-
 
 def flow_column(gap: int) -> str:
     """Name of the column that holds the optical flow over ``gap`` frames, such as flow_p2 and flow_m2."""
     if gap == 0:
         raise ConfigError("gap=0: a frame has no motion to itself; use a gap such as 1 or -1")
-    return f"{_FLOW_PREFIX}{'p' if gap > 0 else 'm'}{abs(gap)}"
-
-
-def gap_of_column(column: str) -> int | None:
-    """The gap whose optical flow a column holds; None for the other columns."""
-    sign, digits = column.removeprefix(_FLOW_PREFIX)[:1], column.removeprefix(_FLOW_PREFIX)[1:]
-    if not column.startswith(_FLOW_PREFIX) or sign not in ("p", "m") or not digits.isdigit():
-        return None
-    return int(digits) if sign == "p" else -int(digits)
+    return f"flow_{'p' if gap > 0 else 'm'}{abs(gap)}"
 
 
 def frame_schema(gaps: Sequence[int], *, recipe_json: str | None = None) -> pa.Schema:
@@ -82,11 +72,6 @@ def _metadata(recipe_json: str | None) -> dict[str, str] | None:
         "gwm.recipe": recipe_json,
         "gwm.flow_steps_per_pixel": str(STEPS_PER_PIXEL),
     }
-
-
-def gaps_of_schema(columns: Iterable[str]) -> tuple[int, ...]:
-    """The gaps that a table with these columns has a place for, in the order of the columns."""
-    return tuple(gap for column in columns if (gap := gap_of_column(column)) is not None)
 
 
 def require_frame_columns(columns: Iterable[str], place: str) -> None:

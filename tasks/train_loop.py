@@ -31,6 +31,7 @@ from tasks.code_version import code_version
 from tasks.compilation import compile_networks, running_eagerly
 from tasks.config import ExperimentConfig
 from tasks.dataset import FrameReader
+from tasks.devices import num_cpus
 from tasks.held_out import training_part
 from tasks.loader import TrainingLoader
 from tasks.model_package import Provenance, save_model
@@ -225,7 +226,7 @@ def _recorder(
 
 
 def _limit_threads(settings: Settings, place: WorkerPlace) -> None:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = num_cpus()
     torch.set_num_threads(settings.train_threads or max(1, available // place.local_world_size))
     cv2.setNumThreads(1)  # the loader's threads are its parallelism
 

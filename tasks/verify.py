@@ -106,7 +106,6 @@ def verify_videos(
     are not the recipe's, and what else would meet every video.
     """
     checks: list[VideoCheck] = []
-    left_out = left_out_shots(snapshot.uri) if videos else {}
 
     def on_result(result: PoolResult[VideoToVerify]) -> None:
         checks.append(_check_of(result))
@@ -117,10 +116,8 @@ def verify_videos(
             share = resources(settings)
             share = replace(share, num_actors=min(share.num_actors, len(videos)))
             job = VerifyJob(dataset_uri=snapshot.uri, weights=weights, device=share.device, limits=settings.decode)
-            items = [
-                VideoToVerify(video=video, left_out=left_out.get((video.video_id, video.recipe_hash), frozenset()))
-                for video in videos
-            ]
+            left_out = left_out_shots(snapshot.uri, videos)
+            items = [VideoToVerify(video=video, left_out=left_out[video.video_id]) for video in videos]
             run_pool(VerifyWorker, (job,), items, resources=share, on_result=on_result)
     return tuple(checks)
 
@@ -145,14 +142,21 @@ def verify_dataset(
     return _report(snapshot, problems, checks, time.monotonic() - started)
 
 
-def left_out_shots(uri: str) -> dict[tuple[str, str], frozenset[int]]:
-    """Shots that ingest left out as copies of others, by video and recipe."""
-    names = ["video_id", "recipe_hash", "shot", "kept"]
-    found: dict[tuple[str, str], set[int]] = {}
-    for row in read_clips(uri, names).to_pylist():
-        if row["kept"] is False:
-            found.setdefault((row["video_id"], row["recipe_hash"]), set()).add(row["shot"])
-    return {key: frozenset(shots) for key, shots in found.items()}
+def left_out_shots(uri: str, videos: Sequence[StoredVideo]) -> dict[str, frozenset[int]]:
+    """Shots of ``videos`` that ingest left out as copies of others, by video.
+
+    A change of recipe that decodes nothing copies the shots that are stored and says nothing of the others: what was
+    left out under another recipe, and is not kept under this one, is still left out.
+    """
+    recipes = {video.video_id: video.recipe_hash for video in videos}
+    left_out: dict[str, set[int]] = {video_id: set() for video_id in recipes}
+    kept: dict[str, set[int]] = {video_id: set() for video_id in recipes}
+    for row in read_clips(uri, ["video_id", "recipe_hash", "shot", "kept"]).to_pylist():
+        if not row["kept"] and row["video_id"] in recipes:
+            left_out[row["video_id"]].add(row["shot"])
+        elif row["recipe_hash"] == recipes.get(row["video_id"]):
+            kept[row["video_id"]].add(row["shot"])
+    return {video_id: frozenset(shots - kept[video_id]) for video_id, shots in left_out.items()}
 
 
 def _check_of(result: PoolResult[VideoToVerify]) -> VideoCheck:

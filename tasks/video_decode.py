@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import av
@@ -23,21 +22,9 @@ from tasks.decode_limits import DecodeLimits
 from tasks.errors import FootageError
 from tasks.resampling import resample
 from tasks.video_container import HEAD_BYTES, check_complete, sniff_container
+from tasks.video_info import VideoInfo
 
 _FALLBACK_FRAME_RATE = 25.0  # for streams that carry neither timestamps nor a rate; raw AVI at worst
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoHeader:
-    """What a video tells before it is decoded. width and height are those of the upright frame, in pixels."""
-
-    width: int
-    height: int
-    num_frames: int | None
-    frame_rate: float | None
-    duration_seconds: float | None
-    container: str
-    codec: str
 
 
 class VideoReader:
@@ -86,7 +73,7 @@ class VideoReader:
                 size = image.shape
                 yield seconds, image
 
-    def header_with_first_frame(self) -> VideoHeader:
+    def header_with_first_frame(self) -> VideoInfo:
         """The header; decodes the first frame, which holds the rotation."""
         with _explained(self._name):
             first = next(self._timed(None), None)
@@ -94,14 +81,12 @@ class VideoReader:
                 raise FootageError("corrupt", f"{self._name} has a video stream without a frame")
             height, width, _ = _Converter().to_upright_rgb(first[1]).shape
         stream = self._stream
-        return VideoHeader(
+        return VideoInfo(
             width=width,
             height=height,
             num_frames=stream.frames or None,
             frame_rate=float(stream.average_rate) if stream.average_rate else None,
             duration_seconds=self._declared_seconds(),
-            container=self._container.format.name.split(",")[0],
-            codec=stream.codec_context.name,
         )
 
     def _video_stream(self) -> Any:

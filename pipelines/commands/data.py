@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -17,7 +16,9 @@ Sources = Annotated[
 DatasetUri = Annotated[
     str, typer.Option("--dataset", help="Where the dataset lies: a folder or s3://bucket/key.", show_default=False)
 ]
-DatasetArgument = Annotated[str, typer.Argument(help="The dataset.", show_default=False)]
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/key.", show_default=False)
+]
 JsonFile = Annotated[str | None, typer.Option("--json", help="Write what is shown to this file as well.")]
 
 Fps = Annotated[float | None, typer.Option(min=0.01, help="Frames per second kept; unset keeps all.")]
@@ -68,25 +69,22 @@ def plan(
 
     Nothing is written. The footage is read once, to know it by its bytes.
     """
+    from pipelines.ingest import make_policy
     from pipelines.plan import plan_footage
+    from pipelines.recipe import RecipeRequest
 
-    planned = plan_footage(
-        sources=sources,
-        dataset=dataset,
-        fps=fps,
-        max_side=max_side,
+    request = RecipeRequest(
         estimator=estimator,
         weights=weights,
         sha256=sha256,
         gaps=gaps,
+        fps=fps,
+        max_side=max_side,
         jpeg_quality=jpeg_quality,
         shots=shots,
-        keep_recipe=keep_recipe,
-        prune=prune,
-        retry=retry,
-        max_attempts=max_attempts,
-        cost=cost,
+        kept_from=dataset if keep_recipe else None,
     )
+    planned = plan_footage(sources, dataset, request, make_policy(prune, retry, max_attempts, None), cost=cost)
     print_table(planned["videos"], title="footage")
     print_table(planned["totals"], title="in total")
     for line in planned["cost_lines"]:
@@ -186,12 +184,14 @@ def rejected(
 
 
 def _write_json(file: str | None, content: Any) -> None:
+    from tasks.storage import location
+
     if file is not None:
-        Path(file).write_text(json.dumps(content, indent=1) + "\n")
+        location(file).write_bytes(f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def vacuum(
-    uri: Annotated[str, typer.Argument(help="The dataset.", show_default=False)],
+    uri: DatasetArgument,
     older_than: Annotated[
         float, typer.Option(min=0, help="Hours since a file was written; less than an ingest takes is not safe.")
     ] = 24.0,

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands.inspection import Dataset, Version
+from pipelines.commands.data import DatasetArgument
+from pipelines.commands.inspection import Version
 
 
 def export_dataset(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     output: Annotated[str, typer.Option("--format", help="webdataset or frames.", show_default=False)],
     out: Annotated[str, typer.Option(help="Where to write: a folder or s3://bucket/key, empty.", show_default=False)],
     version: Version = None,

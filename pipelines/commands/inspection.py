@@ -6,17 +6,15 @@ from typing import Annotated
 
 import typer
 
+from pipelines.commands.data import DatasetArgument
 from pipelines.commands.tables import print_json, print_table
 
-Dataset = Annotated[
-    str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/key.", show_default=False)
-]
 Version = Annotated[int | None, typer.Option(min=0, help="Version of the dataset; unset takes the newest.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, complete and for programs.")]
 
 
 def show(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     version: Version = None,
     clips: Annotated[int, typer.Option(min=0, help="Clips that are listed; JSON always lists all.")] = 50,
     as_json: AsJson = False,
@@ -65,7 +63,7 @@ def trace(
 
 
 def verify(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     version: Version = None,
     sample: Annotated[str, typer.Option(help="Videos that are made again: a share such as 1%, or a number.")] = "1%",
     seed: Annotated[int, typer.Option(help="Another seed samples other videos.")] = 0,
@@ -92,7 +90,7 @@ def verify(
 
 
 def preview(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     out: Annotated[str, typer.Option(help="Folder to write into, or one file.html.", show_default=False)],
     version: Version = None,
     clips: Annotated[int, typer.Option(min=1, help="Clips shown, evenly spread over all by name.")] = 24,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from pipelines.cli import app
@@ -18,29 +19,7 @@ from tasks.identity import DEFAULT_JPEG_QUALITY
 from tasks.ingest_plan import MAX_ATTEMPTS
 from tests.architecture import ROOT
 
-COMMANDS = [
-    "plan",
-    "ingest",
-    "datasets",
-    "show",
-    "trace",
-    "rejected",
-    "verify",
-    "preview",
-    "export-dataset",
-    "train",
-    "evaluate",
-    "ablate",
-    "retrain",
-    "segment",
-    "adapt",
-    "render",
-    "up",
-    "down",
-    "doctor",
-    "weights",
-    "import-checkpoint",
-]
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]  # of a click group
 
 NOTHING_HEAVY = """
 import sys
@@ -105,6 +84,9 @@ def test_misuse_is_status_2(arguments: list[str]) -> None:
         (["plan", "{tmp}/none", "--dataset", "{tmp}/d", "--retry", "ugly"], {}, "no reason 'ugly'"),
         (["down"], {"GWM_RAY_CPUS": "0"}, "GWM_RAY_CPUS='0': Input should be greater than or equal to 1"),
         (["down"], {"GWM_DEVICE": "tpu"}, "GWM_DEVICE='tpu'"),
+        (["down"], {"GWM_DECODE_THREADS": "two"}, "GWM_DECODE_THREADS='two': Input should be a valid integer"),
+        (["down"], {"GWM_DECODE_THREADS": "0"}, "GWM_DECODE_THREADS=0: expected a number above 0"),
+        (["down"], {"GWM_DECODE_THREAD": "1"}, "GWM_DECODE_THREAD='1': no such setting"),
         (["down"], {"GWM_HOME": "{tmp}/file.txt"}, "set it to one that you may write to"),
         (["render", "{tmp}/file.txt"], {}, "file.txt is not writable"),
     ],

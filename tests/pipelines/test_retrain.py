@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.ingest import choose_recipe, recipe_in_use
+from pipelines.recipe import RecipeRequest, choose_recipe, recipe_in_use
 from pipelines.retrain import DECISION_TAG, HELD_OUT_PERCENT, check_request, is_decided, retrain_on_new_footage
 from pipelines.runtime import load_settings
 from tasks.catalog import open_dataset
@@ -36,12 +36,11 @@ def test_a_version_is_decided_on_once(tags: list[dict[str, str]], decided: bool)
 
 def test_new_footage_is_ingested_as_the_dataset_was_made(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "dataset", num_frames=(8,), gaps=(3, -3))
-    options = {"estimator": "dis", "weights": None, "sha256": None, "gaps": "davis", "fps": None, "max_side": 480}
     (video,) = open_dataset(dataset).videos
     assert recipe_in_use(dataset) == video.recipe
-    assert choose_recipe.fn(**options, kept_from=dataset).hash() == video.recipe_hash
-    assert choose_recipe.fn(**options).gaps == (1, -1, 2, -2)
-    assert choose_recipe.fn(**options, kept_from=str(tmp_path / "none")).max_side == 480
+    assert choose_recipe.fn(RecipeRequest(max_side=480, kept_from=dataset)).hash() == video.recipe_hash
+    assert choose_recipe.fn(RecipeRequest(max_side=480)).gaps == (1, -1, 2, -2)
+    assert choose_recipe.fn(RecipeRequest(max_side=480, kept_from=str(tmp_path / "none"))).max_side == 480
 
 
 @pytest.mark.parametrize(

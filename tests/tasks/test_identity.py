@@ -37,7 +37,7 @@ def test_hashing_streams_in_pieces() -> None:
 
 def test_frames_hash_by_name_and_content_in_any_order() -> None:
     def frames(*pairs: tuple[str, bytes]) -> str:
-        return hash_frames((name, io.BytesIO(data)) for name, data in pairs)
+        return hash_frames((name, io.BytesIO(data)) for name, data in pairs).video_id
 
     digest = hashlib.sha256
     expected = digest(b"a\0" + digest(b"1").digest() + b"b\0" + digest(b"2").digest()).hexdigest()

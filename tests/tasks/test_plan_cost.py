@@ -8,7 +8,6 @@ import pytest
 
 from tasks.catalog import DatasetSnapshot, dataset_exists, open_dataset
 from tasks.dead_letters import Refusal
-from tasks.decode import VideoInfo
 from tasks.errors import FootageError
 from tasks.identity import Recipe
 from tasks.ingest import prepare_ingest, run_ingest
@@ -33,6 +32,7 @@ from tasks.plan_footage import Footage, promised, read_headers
 from tasks.plan_report import plan_lines, plan_totals
 from tasks.schema import SCHEMA_VERSION
 from tasks.settings import Settings
+from tasks.video_info import VideoInfo
 from tests.tasks.small_footage import HEIGHT, RECIPE, WIDTH, write_clip
 from tests.tasks.test_ingest_plan import _stored, _wanted
 
@@ -48,7 +48,7 @@ def _planned(*names: str) -> list[PlannedVideo]:
 
 def _info(**known: float | None) -> VideoInfo:
     values = {"num_frames": 100, "frame_rate": 25.0, "duration_seconds": 4.0, **known}
-    return VideoInfo(width=640, height=480, container="mp4", codec="h264", **values)  # type: ignore[arg-type]
+    return VideoInfo(width=640, height=480, **values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
