@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from tasks.cluster import PoolResources, ray_session, resources
+from tasks.cluster import PoolResources, resources
 from tasks.errors import FootageError, InputError
 from tasks.ingest_plan import IngestPlan, PlannedVideo
 from tasks.ingest_worker import IngestJob, IngestWorker, label_of
 from tasks.plan_footage import Footage
-from tasks.pool import PoolResult, run_pool
+from tasks.pool import PoolResult, pool_session, run_pool
 from tasks.reuse import StaleRowsError, find_reuse
 from tasks.settings import Settings
 from tasks.shards import FrameRow, write_video
@@ -180,7 +180,7 @@ def estimate_cost(
     chosen = [video for videos in groups.values() for video in choose_samples(videos, footage)]
     if not chosen:
         return None
-    with ray_session(settings):
+    with pool_session(settings):
         share = resources(settings)
         job = IngestJob(
             dataset_uri=dataset_uri,

@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tasks.clips import read_clips
-from tasks.cluster import ray_session, resources
+from tasks.cluster import resources
 from tasks.errors import GwmError, InputError
-from tasks.pool import PoolResult, run_pool
+from tasks.pool import PoolResult, pool_session, run_pool
 from tasks.settings import Settings
 from tasks.snapshot import DatasetSnapshot, StoredVideo
 from tasks.verify_shards import Problem, ShardToCheck, check_shards
@@ -112,7 +112,7 @@ def verify_videos(
         on_progress(len(checks), len(videos), result.item.video.clip)
 
     if videos:
-        with ray_session(settings):
+        with pool_session(settings):
             share = resources(settings)
             share = replace(share, num_actors=min(share.num_actors, len(videos)))
             job = VerifyJob(dataset_uri=snapshot.uri, weights=weights, device=share.device, limits=settings.decode)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from typer.testing import CliRunner
 
+from pipelines.cli import app
 from pipelines.evaluate import evaluate_model
 from pipelines.ingest import ingest_footage
 from pipelines.retrain import find_champion
@@ -20,6 +24,7 @@ from tasks.catalog import open_dataset
 from tasks.config import available_presets, load_experiment
 from tasks.dead_letters import read_rejected
 from tasks.errors import ConfigError, ErrorBudgetError, InputError, ModelNotFoundError
+from tasks.identity import hash_bytes
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
 
@@ -114,11 +119,35 @@ def test_a_model_is_trained_scored_and_used(
     assert scores["mlflow_run"] == trained["mlflow_run"]
 
     clip = sorted((rendered / "footage").glob("*.mp4"))[0]
-    result = segment_footage([str(clip), str(rendered / "none.mp4")], trained["model"], str(tmp_path / "masks"))
+    result = segment_footage([str(clip), str(rendered / "none.mp4")], "models:/tiny@champion", str(tmp_path / "masks"))
     assert [row["status"] for row in result["clips"]] == ["done", "rejected: not_found"]
     assert len(list((tmp_path / "masks" / clip.stem / "masks").glob("*.png"))) == 6
     assert artifacts("clips")
     assert artifacts("averages")
+
+    mask = tmp_path / "masks" / clip.stem / "masks" / "00003.png"
+    require_chain(mask, clip, ingested[0], trained["mlflow_run"])
+
+
+def require_chain(mask: Path, footage: Path, dataset: str, run: str) -> None:
+    """``gwm trace`` leads from a mask to all that it was made of."""
+    told = CliRunner().invoke(app, ["trace", str(mask), "--json"])
+    assert told.exit_code == 0, told.output
+    chain = json.loads(told.output)
+    links = {link["kind"]: link for link in chain["links"]}
+    assert list(links) == ["mask", "footage", "model", "run", "dataset"]
+    assert [link["problem"] for link in links.values()] == [None] * 5
+    sha256 = hash_bytes(footage.read_bytes())
+    assert (links["footage"]["name"], links["footage"]["facts"]["sha256"]) == (str(footage), sha256)
+    assert (links["model"]["name"], links["model"]["facts"]["experiment"]) == ("models:/tiny/1", "debug")
+    assert (links["run"]["name"], links["run"]["facts"]["registered as"]) == (run, "models:/tiny/1")
+    assert links["dataset"]["name"] == f"{dataset} version {open_dataset(dataset).version}"
+    assert links["dataset"]["facts"]["this footage itself"] == f"{dataset}/{footage.stem}"
+    videos = {hash_bytes(video.read_bytes()): str(video) for video in footage.parent.glob("*.mp4")}
+    assert {clip["video_id"]: clip["source"] for clip in chain["clips"]} == videos
+    for clip in chain["clips"]:
+        (shard,) = clip["shards"]
+        assert set(pq.read_table(Path(dataset) / "frames" / shard)["video_id"].to_pylist()) == {clip["video_id"]}
 
 
 def test_choosing_a_checkpoint_without_labels_is_shown_with_its_cost(
