@@ -25,19 +25,19 @@ def segment(
 
 
 def render(
-    out: Annotated[str, typer.Argument(help="Folder to write into.", show_default=False)],
+    out: Annotated[str, typer.Argument(help="Folder of this machine to write into.", show_default=False)],
     seed: Annotated[int, typer.Option(min=0, help="Another seed renders other footage.")] = 0,
 ) -> None:
     """Render the demo's footage: H.264 videos, with exact masks and exact optical flow beside them."""
-    from pathlib import Path
-
     from pipelines.console import ConsoleProgress
     from tasks.rendering import render_footage
     from tasks.storage import location, prove_writable
 
-    prove_writable(location(out))
+    place = location(out)
+    folder = place.local_path  # the encoder writes files of this machine
+    prove_writable(place)
     with ConsoleProgress("render") as progress:
-        clips = render_footage(Path(out), seed=seed, on_progress=progress)
+        clips = render_footage(folder, seed=seed, on_progress=progress)
     rows = [
         {"clip": clip.name, "frames": clip.num_frames, "video": str(clip.video), "reused": clip.reused}
         for clip in clips

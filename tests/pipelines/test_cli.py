@@ -89,6 +89,7 @@ def test_misuse_is_status_2(arguments: list[str]) -> None:
         (["down"], {"GWM_DECODE_THREAD": "1"}, "GWM_DECODE_THREAD='1': no such setting"),
         (["down"], {"GWM_HOME": "{tmp}/file.txt"}, "set it to one that you may write to"),
         (["render", "{tmp}/file.txt"], {}, "file.txt is not writable"),
+        (["render", "s3://bucket/footage"], {}, "is not on this machine; expected a local path"),
     ],
 )
 def test_an_error_of_ours_is_one_message_and_status_1(

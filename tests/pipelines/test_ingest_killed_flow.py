@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from prefect.settings import PREFECT_API_URL
 from pipelines.ingest import ingest_footage
 from tasks.catalog import dataset_exists, open_dataset
 from tests.tasks.small_footage import write_clip
+from tests.tasks.test_pool import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_CLIPS, NUM_FRAMES = 8, 3
@@ -54,11 +54,8 @@ def under_way(footage: Path, dataset: str, actors: int) -> Iterator[subprocess.P
     command = [sys.executable, "-c", RUN_OF_A_WORKER, str(footage), dataset]
     with subprocess.Popen(command, cwd=footage.parent, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
-            deadline = time.monotonic() + 240  # seconds when idle; others may use the machine
-            while not dataset_exists(dataset):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_until(lambda: dataset_exists(dataset) or process.poll() is not None, seconds=240)  # on a busy machine
+            assert process.poll() is None
             yield process
         finally:
             process.kill()

@@ -17,12 +17,12 @@ from tasks.settings import Settings
 TWO = PoolResources(num_actors=2, num_cpus=0.5, num_gpus=0)
 
 
-def wait_until(done: Callable[[], bool]) -> None:
-    for _ in range(600):
+def wait_until(done: Callable[[], bool], seconds: int = 60) -> None:
+    for _ in range(10 * seconds):
         if done():
             return
         time.sleep(0.1)
-    raise AssertionError("a minute passed")
+    raise AssertionError(f"{seconds} seconds passed")
 
 
 class Moody:
