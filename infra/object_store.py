@@ -17,6 +17,7 @@ import os
 import secrets
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def serve(folder: Path, port: int) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     _require_attributes(folder)
     secret = _secret(folder)
+    warnings.simplefilter("ignore")  # Swift's libraries warn of themselves, which is nothing for who starts this
     os.environ["EVENTLET_NO_GREENDNS"] = "yes"  # nothing is looked up, and it is most of the time of a start
     import eventlet
     from eventlet import hubs

@@ -190,11 +190,13 @@ def _unreachable(url: str) -> str | None:
 
 def _storage(settings: Settings, places: tuple[str, ...]) -> list[Finding]:
     named = [("home", str(settings.home_path)), ("runs", settings.runs_root), *(("given", uri) for uri in places)]
+    if settings.artifact_root and settings.mlflow_artifacts_uri:
+        named.append(("artifacts", settings.mlflow_artifacts_uri))
     found = [_place(name, uri) for name, uri in named]
     remote = [
         (finding, uri)
         for finding, (_, uri) in zip(found, named, strict=True)
-        if finding.status == "ok" and not location(uri).is_local
+        if finding.status == "ok" and finding.name != "artifacts" and not location(uri).is_local
     ]
     return [*found, *(_commits(finding.name, uri) for finding, uri in remote)]
 

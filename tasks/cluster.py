@@ -61,7 +61,7 @@ def ray_session(settings: Settings) -> Iterator[None]:
             _connect(settings.ray_address)
         else:
             _start_local(settings)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises Exception itself where a busy machine starts it too slowly
         where = f"connect to Ray at {settings.ray_address}" if settings.ray_address else "start a local Ray"
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise ServiceError(

@@ -44,6 +44,7 @@ MaxAttempts = Annotated[
     int, typer.Option(min=1, help="Runs in which footage is tried that crashed, timed out or met an error of ours.")
 ]
 _MAX_ATTEMPTS = 3  # tasks.ingest_plan.MAX_ATTEMPTS, which takes seconds to import
+_BATCH_VIDEOS = 200  # pipelines.ingest.BATCH_VIDEOS, likewise
 _JPEG_QUALITY = 95  # tasks.identity.DEFAULT_JPEG_QUALITY, likewise
 
 
@@ -117,6 +118,9 @@ def ingest(
         Literal["report", "skip"],
         typer.Option(help="Clips that look like others that were ever ingested: tell of them, or leave them out too."),
     ] = "report",
+    batch_videos: Annotated[
+        int, typer.Option(min=1, help="Videos published at once; they also are every 5 minutes, whatever their number.")
+    ] = _BATCH_VIDEOS,
 ) -> None:
     """Decode footage, compute optical flow, and publish what is new as a dataset version.
 
@@ -144,6 +148,7 @@ def ingest(
             max_attempts=max_attempts,
             max_rejected=max_rejected,
             near_duplicates=near_duplicates,
+            batch_videos=batch_videos,
         )
     except ErrorBudgetError as error:
         _print_summary(error.summary, dataset)

@@ -39,9 +39,10 @@ def test_a_place_that_can_not_be_written_is_broken(settings: Settings, tmp_path:
 
 
 def test_an_object_store_is_written_to_and_raced_for(settings: Settings, s3_root: str) -> None:
+    settings = settings.model_copy(update={"mlflow_artifacts_uri": f"{s3_root}/mlflow"})
     findings = doctor.examine(settings, places=(s3_root,), offline=True)
     assert [(found.name, found.status) for found in findings if found.area == "storage"] == [
-        *(("home", "ok"), ("runs", "ok"), ("given", "ok"), ("given, commits", "ok"))
+        *(("home", "ok"), ("runs", "ok"), ("given", "ok"), ("artifacts", "ok"), ("given, commits", "ok"))
     ]
     assert location(s3_root).list() == ()
 

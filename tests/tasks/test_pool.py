@@ -197,6 +197,19 @@ def test_a_ray_that_is_in_use_is_left_running(ray_cluster: None) -> None:
     assert ray.is_initialized()
 
 
+def test_a_ray_that_starts_too_slowly_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # what Ray 2.60 raises
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", too_slow)
+    with (
+        pytest.raises(ServiceError, match="can not start a local Ray: The current node timed out"),
+        ray_session(Settings()),
+    ):
+        pytest.fail("there is no Ray")
+
+
 @pytest.mark.parametrize(
     ("cluster", "actors", "expected"),
     [
