@@ -118,7 +118,7 @@ def test_the_whole_path_lies_on_s3_and_leaves_no_secret(
     assert len(there) == 6
     assert all(np.array_equal(a, b) for a, b in zip(here, there, strict=True))
     links = trace(f"{root}/masks/{clip.stem}/masks/00000.png", settings).links
-    assert {"model", "run", "dataset", "shard"} <= {link.kind for link in links}
+    assert {"mask", "model", "run", "dataset"} <= {link.kind for link in links}
     assert not [link for link in links if link.problem]
 
     table = ablate_gwm("segments", f"{root}/raw", dataset, "rendered", "debug", [GAPS], ["k2"], out=f"{root}/tables")
