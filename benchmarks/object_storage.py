@@ -46,8 +46,7 @@ def tasks_of_arrow(shard: bytes, offsets: Sequence[int]) -> dict[str, Task]:
             return int(stream.write(shard))
 
     def read(place: Location) -> int:
-        with place.filesystem.open_input_stream(place.path, compression=None) as stream:
-            return len(stream.read())
+        return len(place.read_bytes())
 
     def ranges(place: Location) -> int:
         with place.filesystem.open_input_file(place.path) as file:
@@ -70,7 +69,7 @@ def tasks_of_s3fs(shard: bytes, offsets: Sequence[int]) -> dict[str, Task]:
 
     def ranges(place: Location) -> int:
         filesystem, path = place.fsspec()
-        return sum(len(filesystem.cat_file(path, offset, offset + RANGE_BYTES)) for offset in offsets)
+        return sum(len(filesystem.cat_file(path, start=offset, end=offset + RANGE_BYTES)) for offset in offsets)
 
     return {"write": write, "read": read, "ranges": ranges}
 

@@ -40,9 +40,9 @@ pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
 
 ROOT = Path(__file__).resolve().parents[2]
 GAPS = "data.gaps=[1,-1]"
-NUM_STEPS = 150
-TRAINING = [GAPS, f"optimisation.num_steps={NUM_STEPS}", "recording.checkpoint_every_steps=10"]
-TRAINING += ["recording.pictures_every_steps=75"]
+NUM_STEPS = 80
+TRAINING = [GAPS, f"optimisation.num_steps={NUM_STEPS}", "recording.checkpoint_every_steps=8"]
+TRAINING += ["recording.pictures_every_steps=40"]
 
 
 @pytest.fixture
@@ -53,6 +53,7 @@ def everything_remote(s3_root: str, rendered: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GWM_RUNS_URI", f"{s3_root}/runs")
     monkeypatch.setenv("GWM_MLFLOW_ARTIFACTS_URI", f"{s3_root}/mlflow")
     monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
+    monkeypatch.setenv("GWM_INGEST_ACTORS", "1")
     return s3_root
 
 
@@ -121,6 +122,7 @@ def test_the_whole_path_lies_on_s3_and_leaves_no_secret(
     assert {"mask", "model", "run", "dataset"} <= {link.kind for link in links}
     assert not [link for link in links if link.problem]
 
+    monkeypatch.setenv("GWM_RAY_CPUS", "1")  # scored in this process, since the evaluation was on Ray
     table = ablate_gwm("segments", f"{root}/raw", dataset, "rendered", "debug", [GAPS], ["k2"], out=f"{root}/tables")
     assert location(table["page"]).exists()
 
