@@ -47,13 +47,14 @@ TRAINING += ["recording.pictures_every_steps=40"]
 
 @pytest.fixture
 def everything_remote(s3_root: str, rendered: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URI of a folder with footage and truth, where all that has a setting goes too; training in this process."""
+    """URI of a folder with footage and truth, where all that has a setting goes too; only the ingest on Ray, for time."""
     for file in (path for path in rendered.rglob("*") if path.is_file()):
         (location(s3_root) / f"raw/{file.relative_to(rendered).as_posix()}").upload(file)
     monkeypatch.setenv("GWM_RUNS_URI", f"{s3_root}/runs")
     monkeypatch.setenv("GWM_MLFLOW_ARTIFACTS_URI", f"{s3_root}/mlflow")
     monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
     monkeypatch.setenv("GWM_INGEST_ACTORS", "1")
+    monkeypatch.setenv("GWM_RAY_CPUS", "1")  # scored in this process
     return s3_root
 
 
@@ -122,7 +123,6 @@ def test_the_whole_path_lies_on_s3_and_leaves_no_secret(
     assert {"mask", "model", "run", "dataset"} <= {link.kind for link in links}
     assert not [link for link in links if link.problem]
 
-    monkeypatch.setenv("GWM_RAY_CPUS", "1")  # scored in this process, since the evaluation was on Ray
     table = ablate_gwm("segments", f"{root}/raw", dataset, "rendered", "debug", [GAPS], ["k2"], out=f"{root}/tables")
     assert location(table["page"]).exists()
 
