@@ -47,7 +47,7 @@ TRAINING += ["recording.pictures_every_steps=40"]
 
 @pytest.fixture
 def everything_remote(s3_root: str, rendered: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URI of a folder with footage and truth, where all that has a setting goes too; only the ingest on Ray, for time."""
+    """URI of a folder with footage and truth, where all that has a setting goes; Ray for the ingest only."""
     for file in (path for path in rendered.rglob("*") if path.is_file()):
         (location(s3_root) / f"raw/{file.relative_to(rendered).as_posix()}").upload(file)
     monkeypatch.setenv("GWM_RUNS_URI", f"{s3_root}/runs")
