@@ -44,7 +44,7 @@ MaxAttempts = Annotated[
     int, typer.Option(min=1, help="Runs in which footage is tried that crashed, timed out or met an error of ours.")
 ]
 _MAX_ATTEMPTS = 3  # tasks.ingest_plan.MAX_ATTEMPTS, which takes seconds to import
-_BATCH_VIDEOS = 200  # pipelines.ingest.BATCH_VIDEOS, likewise
+_BATCH_VIDEOS = 200  # tasks.ingest.DEFAULT_BATCH_VIDEOS, likewise
 _JPEG_QUALITY = 95  # tasks.identity.DEFAULT_JPEG_QUALITY, likewise
 
 

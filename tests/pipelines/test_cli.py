@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.commands import data
 from pipelines.commands.models import split
-from pipelines.ingest import BATCH_VIDEOS
 from tasks.dead_letters import Refusal, record_rejected
 from tasks.identity import DEFAULT_JPEG_QUALITY
+from tasks.ingest import DEFAULT_BATCH_VIDEOS
 from tasks.ingest_plan import MAX_ATTEMPTS
 from tests.architecture import ROOT
 
@@ -133,4 +133,4 @@ def test_names_can_not_write_on_the_terminal(tmp_path: Path) -> None:
 
 def test_defaults_that_help_shows_are_those_of_the_work() -> None:
     assert (data._MAX_ATTEMPTS, data._JPEG_QUALITY) == (MAX_ATTEMPTS, DEFAULT_JPEG_QUALITY)
-    assert data._BATCH_VIDEOS == BATCH_VIDEOS
+    assert data._BATCH_VIDEOS == DEFAULT_BATCH_VIDEOS
