@@ -3,7 +3,12 @@
 Multi-index hashing (Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012):
 a fingerprint is cut into 16 words of 16 bits. If two differ in at most ``MAX_DISTANCE`` = 31 bits, then in one word at
 least they differ in one bit or none (16 words with 2 each would make 32). So it is enough to compare with fingerprints
-that share a word up to one bit: 17 of 65536 values for each of 16 words, one in 240 of all, and none is missed.
+that share a word up to one bit: 17 of 65536 values for each of 16 words, one in 240 of all, and none is missed. Of
+these the first half is compared first: that of a random one differs in 64 bits, so that hardly any second half is read.
+
+The newest fingerprints wait unsorted; when there are ``_MAX_WAITING`` they become a sorted part, and a part that has
+grown to a sixteenth of the one before it is merged with it. So there are few parts, and each fingerprint is sorted a
+few times for every sixteenfold growth, whatever their number.
 """
 
 from __future__ import annotations
@@ -20,19 +25,44 @@ MAX_DISTANCE = 31
 """Bits of 256 in which near-duplicates differ at most; the larger it is, the more a look-up must compare."""
 
 _NUM_WORDS = NUM_BYTES // 2
+_NUM_VALUES = 1 << 16
 _PROBES = np.array([0, *(1 << bit for bit in range(16))], np.uint16)  # a word itself, and each of its bits turned
-_MIN_UNSORTED = 4096  # the newest fingerprints are compared one by one until there are this many
+_ROWS = np.arange(_NUM_WORDS)[:, None] * (_NUM_VALUES + 1)  # where a word's values begin in ``_SortedPart._starts``
+_MAX_WAITING = 4096  # compared one by one, in 30 us
+_GROWTH = 16
+
+Halves = NDArray[np.uint64]
+"""One half of each fingerprint, [N, 2]."""
+
+
+class _SortedPart:
+    """Fingerprints ``first`` to ``end``, findable by the value of each of their words."""
+
+    def __init__(self, halves: Sequence[Halves], first: int, end: int) -> None:
+        self.first, self.end = first, end
+        words = np.concatenate([half[first:end].view(np.uint16) for half in halves], axis=1).T
+        self._numbers = np.concatenate([np.argsort(word, kind="stable").astype(np.uint32) for word in words]) + first
+        counts = np.stack([np.bincount(word, minlength=_NUM_VALUES) for word in words])
+        starts = np.zeros((_NUM_WORDS, _NUM_VALUES + 1), np.int64)
+        np.cumsum(counts, axis=1, out=starts[:, 1:])
+        starts += np.arange(_NUM_WORDS)[:, None] * (end - first)
+        self._starts = starts.ravel()  # where the numbers with a value of a word begin in ``_numbers``
+
+    def find(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Numbers of those with the values at ``places`` of ``_starts``; one that has several of them comes as often."""
+        starts = self._starts[places]
+        lengths = self._starts[places + 1] - starts
+        ends = np.cumsum(lengths)
+        return self._numbers[np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])]
 
 
 class FingerprintIndex:
-    """Fingerprints by the order in which they were added, 32 bytes each and 64 for the look-up."""
+    """Fingerprints by the order in which they were added, 32 bytes each (64 after growth) and 64 for the look-up."""
 
     def __init__(self) -> None:
-        self._words = np.empty((0, _NUM_WORDS), np.uint16)
+        self._halves = [np.empty((0, 2), np.uint64), np.empty((0, 2), np.uint64)]
         self._size = 0
-        self._num_sorted = 0
-        self._order: list[NDArray[np.uint32]] = []  # per word: numbers of the sorted part by value of that word
-        self._starts: list[NDArray[np.uint32]] = []  # per word and value: where in ``order`` it begins
+        self._parts: list[_SortedPart] = []
 
     def __len__(self) -> int:
         return self._size
@@ -41,39 +71,48 @@ class FingerprintIndex:
         """Add fingerprints, which get the next numbers. Raises InputError for one of another length."""
         if any(len(one) != NUM_BYTES for one in fingerprints):
             raise InputError(f"a fingerprint has not {NUM_BYTES} bytes: it is of another kind; ingest the clip again")
-        new = np.frombuffer(b"".join(fingerprints), np.uint16).reshape(-1, _NUM_WORDS)
-        needed = self._size + len(new)
-        if needed > len(self._words):
-            grown = np.empty((max(needed, 2 * len(self._words)), _NUM_WORDS), np.uint16)
-            grown[: self._size] = self._words[: self._size]
-            self._words = grown
-        self._words[self._size : needed] = new
-        self._size = needed
-        if self._size - self._num_sorted > max(_MIN_UNSORTED, self._num_sorted // 8):  # sorts 9 times in all at most
+        new = np.frombuffer(b"".join(fingerprints), np.uint64).reshape(-1, 4)
+        end = self._size + len(new)
+        for at, half in enumerate(self._halves):
+            if end > len(half):
+                grown = np.empty((max(end, 2 * len(half)), 2), np.uint64)
+                grown[: self._size] = half[: self._size]
+                self._halves[at] = grown
+            self._halves[at][self._size : end] = new[:, 2 * at : 2 * at + 2]
+        self._size = end
+        if end - self._num_sorted >= _MAX_WAITING:
             self._sort()
 
     def find(self, fingerprint: bytes) -> list[tuple[int, int]]:
         """Return (number, distance) of all within MAX_DISTANCE, nearest first, then in the order of their numbers."""
-        words = np.frombuffer(fingerprint, np.uint16)
-        candidates = np.concatenate([self._sharing_a_word(words), np.arange(self._num_sorted, self._size)])
-        different = np.bitwise_count(self._words[candidates] ^ words).sum(axis=1, dtype=np.int64)
-        near = different <= MAX_DISTANCE
-        found = zip(candidates[near].tolist(), different[near].tolist(), strict=True)
-        return sorted(found, key=lambda pair: (pair[1], pair[0]))
+        wanted = np.frombuffer(fingerprint, np.uint64)
+        places = ((np.frombuffer(fingerprint, np.uint16)[:, None] ^ _PROBES) + _ROWS).ravel()
+        near = [np.flatnonzero(_distances(self._halves[0][self._num_sorted : self._size], wanted[:2]) <= MAX_DISTANCE)]
+        near[0] += self._num_sorted
+        for part in self._parts:
+            numbers = part.find(places)
+            half = np.take(self._halves[0], numbers, axis=0)
+            near.append(numbers[_distances(half, wanted[:2]) <= MAX_DISTANCE])
+        numbers = np.unique(np.concatenate(near))
+        found = sum(
+            _distances(half[numbers], wanted[2 * at : 2 * at + 2]).astype(np.int64)
+            for at, half in enumerate(self._halves)
+        )
+        pairs = zip(numbers.tolist(), np.asarray(found).tolist(), strict=True)
+        return sorted((pair for pair in pairs if pair[1] <= MAX_DISTANCE), key=lambda pair: (pair[1], pair[0]))
 
-    def _sharing_a_word(self, words: NDArray[np.uint16]) -> NDArray[np.int64]:
-        parts = []
-        for order, starts, word in zip(self._order, self._starts, words, strict=False):
-            for value in (_PROBES ^ word).tolist():
-                if starts[value] != starts[value + 1]:
-                    parts.append(order[starts[value] : starts[value + 1]])
-        return np.unique(np.concatenate(parts)).astype(np.int64) if parts else np.empty(0, np.int64)
+    @property
+    def _num_sorted(self) -> int:
+        return self._parts[-1].end if self._parts else 0
 
     def _sort(self) -> None:
-        self._num_sorted = self._size
-        columns = self._words[: self._size].T
-        self._order = [np.argsort(column, kind="stable").astype(np.uint32) for column in columns]
-        self._starts = [
-            np.concatenate([[0], np.cumsum(np.bincount(column, minlength=1 << 16))]).astype(np.uint32)
-            for column in columns
-        ]
+        first = self._num_sorted
+        while self._parts and (self._size - first) * _GROWTH >= self._parts[-1].end - self._parts[-1].first:
+            first = self._parts.pop().first
+        self._parts.append(_SortedPart(self._halves, first, self._size))
+
+
+def _distances(halves: Halves, wanted: Halves) -> NDArray[np.uint8]:
+    """Bits in which each differs from one half of a fingerprint, [N], 128 at most."""
+    bits = np.bitwise_count(halves ^ wanted)
+    return np.asarray(bits[:, 0] + bits[:, 1], np.uint8)
