@@ -5,28 +5,25 @@ row, whatever is killed on the way. A row says nothing about presence; what a ve
 of schema version 1 have no row.
 
 ``ClipHistory`` looks for copies among all clips of a dataset, whatever became of them. The first look reads the whole
-table, later ones only files that were added since. Fingerprints are held in memory, about 100 bytes a clip, the rest
-in a temporary database.
+table, later ones only what was committed since. Fingerprints are held in memory, about 130 bytes a clip, the rest in a
+temporary database.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from deltalake import DeltaTable, Schema, write_deltalake
 
 from tasks.clip_facts import ClipFacts
-from tasks.delta import TABLE_PROPERTIES, commit_properties, open_table, retry_commit, table_exists, table_uri
+from tasks.delta import open_table, table_exists, table_uri
 from tasks.fingerprint_index import FingerprintIndex
+from tasks.log_follower import private_database
+from tasks.row_table import Change, Row, RowTable
 from tasks.snapshot import ClipKey
-from tasks.storage import location, storage_options
+from tasks.storage import location
 
 CLIPS_TABLE = "clips"
 
@@ -91,15 +88,11 @@ def read_clips(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     return pa.table(open_table(clips_uri).scan(columns=list(columns) if columns else None).read_all())
 
 
-class ClipHistory:
+class ClipHistory(RowTable):
     """All clips that a dataset ever described. May be used from several threads."""
 
-    _identity: str | None  # of the table that was read
-
     def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._lock = threading.RLock()
-        self._forget()
+        super().__init__(location(uri) / CLIPS_TABLE, CLIPS_SCHEMA, _HISTORY_COLUMNS)
 
     def judge(self, facts: ClipFacts, is_present: Callable[[str], bool], *, skip: bool = False) -> JudgedClip:
         """Say what the clip is a near-duplicate of, and remember it for those that come after.
@@ -108,54 +101,17 @@ class ClipHistory:
          is_present: whether the dataset holds a video now.
         With ``skip`` the clip is not kept when a clip that is kept and present is like it.
         """
-        with self._lock:
+        with self.lock:
             like, may_stand_in = self._nearest(facts, is_present)
             judged = JudgedClip(facts=facts, like=like, kept=not (skip and may_stand_in))
-            self._add([_row(judged)], recorded=False)
+            self._remember([_row(judged)], recorded=False)
             return judged
 
     def record(self, clips: Sequence[JudgedClip]) -> None:
         """Write the rows of those clips that have none yet. Safe with any number of concurrent writers."""
         if clips:
-            with self._lock:
-                clips_uri = table_uri(self._uri, CLIPS_TABLE)
-                retry_commit(lambda: self._append(clips_uri, [_row(clip) for clip in clips]), clips_uri)
-
-    def refresh(self) -> DeltaTable | None:
-        """Read what was added since the last look; returns the table as it is now, None where there is none."""
-        with self._lock:
-            clips_uri = table_uri(self._uri, CLIPS_TABLE)
-            if not table_exists(clips_uri):
-                if self._identity is not None:  # it was removed
-                    self._forget()
-                return None
-            table = open_table(clips_uri)
-            identity = str(table.metadata().id)
-            if self._identity not in (None, identity):  # another table lies where one was removed
-                self._forget()
-            self._identity = identity
-            paths = pa.table(table.get_add_actions()).column("path").to_pylist()
-            for path in sorted(set(paths) - self._read):
-                with (location(clips_uri) / path).open_input() as stream:
-                    self._add(pq.read_table(stream, columns=_HISTORY_COLUMNS).to_pylist(), recorded=True)
-                self._read.add(path)
-            return table
-
-    def _append(self, clips_uri: str, rows: list[dict[str, Any]]) -> None:
-        table = self.refresh()
-        if table is None:
-            DeltaTable.create(
-                clips_uri,
-                Schema.from_arrow(CLIPS_SCHEMA),
-                mode="error",
-                configuration=TABLE_PROPERTIES,
-                storage_options=storage_options(clips_uri),
-            )
-            table = open_table(clips_uri)
-        news = [row for row in rows if not self._is_recorded(_key(row))]
-        if news:
-            data = pa.Table.from_pylist(news, schema=CLIPS_SCHEMA)
-            write_deltalake(table, data, mode="append", commit_properties=commit_properties({}))
+            rows = [_row(clip) for clip in clips]
+            self.change(lambda: Change(rows=[row for row in rows if not self._is_recorded(_key(row))]))
 
     def _nearest(self, facts: ClipFacts, is_present: Callable[[str], bool]) -> tuple[Likeness | None, bool]:
         """The nearest clip of another video, and whether it can stand in for this one; such a clip goes first."""
@@ -171,32 +127,33 @@ class ClipHistory:
             nearest = nearest or like
         return nearest, False
 
-    def _add(self, rows: Iterable[dict[str, Any]], *, recorded: bool) -> None:
+    def _add_rows(self, path: str, rows: Sequence[Row]) -> None:
+        self._remember(rows, recorded=True)
+
+    def _forget_rows(self, path: str) -> None:
+        """Nothing: a file only goes when another program packs its rows into a larger one."""
+
+    def _remember(self, rows: Iterable[Row], *, recorded: bool) -> None:
         for row in rows:
-            if self._database.execute(f"select 1 from clip where {_WHERE_KEY}", _key(row)).fetchone():
-                if recorded:
-                    self._database.execute(f"update clip set recorded = 1 where {_WHERE_KEY}", _key(row))
-                continue
-            number = None
-            if row["fingerprint"] is not None:
-                number = len(self._index)
-                self._index.add([row["fingerprint"]])
+            number = None if row["fingerprint"] is None else len(self._index)
             values = (*_key(row), row["source"], row["kept"], recorded, number)
-            self._database.execute("insert into clip values (?, ?, ?, ?, ?, ?, ?)", values)
-        self._database.commit()
+            is_new = self._database.execute(_INSERT, values).rowcount
+            if is_new and number is not None:
+                self._index.add([row["fingerprint"]])
+            elif recorded and not is_new:
+                self._database.execute(f"update clip set recorded = 1 where {_WHERE_KEY}", _key(row))
 
     def _is_recorded(self, key: ClipKey) -> bool:
         found = self._database.execute(f"select recorded from clip where {_WHERE_KEY}", key).fetchone()
         return bool(found and found[0])
 
-    def _forget(self) -> None:
-        self._identity = None
-        self._read: set[str] = set()
+    def _clear(self) -> None:
+        super()._clear()
         self._index = FingerprintIndex()
-        self._database = sqlite3.connect("", check_same_thread=False)  # "": a temporary file, removed when closed
-        self._database.executescript(_DATABASE)
+        self._database = private_database(_DATABASE)
 
 
+_INSERT = "insert or ignore into clip values (?, ?, ?, ?, ?, ?, ?)"
 _WHERE_KEY = "video_id = ? and recipe_hash = ? and shot = ?"
 
 
@@ -224,10 +181,10 @@ def clip_history(uri: str) -> ClipHistory:
     return ClipHistory(uri)
 
 
-def _key(row: dict[str, Any]) -> ClipKey:
+def _key(row: Row) -> ClipKey:
     return row["video_id"], row["recipe_hash"], row["shot"]
 
 
-def _row(clip: JudgedClip) -> dict[str, Any]:
-    like = {f"like_{name}": value for name, value in asdict(clip.like).items()} if clip.like else {}
-    return {**dict.fromkeys(CLIPS_SCHEMA.names), **asdict(clip.facts), **like, "kept": clip.kept}
+def _row(clip: JudgedClip) -> Row:
+    like = {f"like_{name}": value for name, value in vars(clip.like).items()} if clip.like else {}
+    return {**dict.fromkeys(CLIPS_SCHEMA.names), **vars(clip.facts), **like, "kept": clip.kept}

@@ -6,16 +6,19 @@ One row per source and content; being refused again raises its count. Reasons co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, Schema
 
-from tasks.delta import TABLE_PROPERTIES, commit_properties, open_table, retry_commit, table_exists, table_uri
+from tasks.delta import open_table, table_exists, table_uri
 from tasks.errors import REJECTION_REASONS, InputError, RejectionReason
-from tasks.storage import storage_options
+from tasks.log_follower import private_database
+from tasks.row_table import Change, Row, RowTable
+from tasks.storage import location
 
 REJECTED_TABLE = "rejected"
 
@@ -32,10 +35,13 @@ _SCHEMA = pa.schema(
         ("last_seen", pa.timestamp("us", "UTC")),
     ]
 )
-_SAME_FOOTAGE = (
-    "old.source = new.source and coalesce(old.video_id, '') = coalesce(new.video_id, '') "
-    "and coalesce(old.recipe_hash, '') = coalesce(new.recipe_hash, '')"
-)
+_DATABASE = """
+create table letter (source text not null, video_id text, recipe_hash text, file text not null);
+create index letter_of_source on letter (source);
+create index letter_of_file on letter (file);
+"""
+_MAX_OPEN = 8  # datasets that one process follows the table of
+_KEY = ("source", "video_id", "recipe_hash")  # of a row: one per source and content
 _MAX_DETAIL_CHARACTERS = 2000
 
 
@@ -94,67 +100,74 @@ def record_rejected(uri: str, refusals: Sequence[Refusal]) -> None:
 
     Safe with any number of concurrent writers.
     """
-    if not refusals:
-        return
-    rejected_uri = table_uri(uri, REJECTED_TABLE)
-    refusals = [_storable(item) for item in refusals]
-    unique = {(item.source, item.video_id, item.recipe_hash): item for item in refusals}
-    rows = _rows(list(unique.values()))
-    retry_commit(lambda: _merge(rejected_uri, rows), rejected_uri)
+    if refusals:
+        news = [_storable(item) for item in refusals]
+        table = _table_of(uri)
+        table.change(lambda: table.with_refusals(news))
 
 
 def forget_rejected(uri: str, sources: Sequence[str]) -> None:
     """Remove the dead letters of sources that were ingested after all."""
-    rejected_uri = table_uri(uri, REJECTED_TABLE)
-    if not sources or not table_exists(rejected_uri):
-        return
-    quoted = ", ".join("'" + source.replace("'", "''") + "'" for source in sources)
-    retry_commit(
-        lambda: open_table(rejected_uri).delete(f"source in ({quoted})", commit_properties=commit_properties({})),
-        rejected_uri,
-    )
+    if sources:
+        table = _table_of(uri)
+        table.change(lambda: table.without_sources(sources))
+
+
+class _RejectedTable(RowTable):
+    """Knows which file of the table holds whose dead letter. Files are small, so that a change rewrites few rows."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(location(uri) / REJECTED_TABLE, _SCHEMA, _KEY)
+
+    def with_refusals(self, refusals: Sequence[Refusal]) -> Change:
+        """Rewrite the files that hold letters of the same footage, with the others."""
+        unique = {_key(vars(item)): item for item in refusals}
+        files = {file for key in unique for file in self._files("video_id is ? and recipe_hash is ?", key)}
+        rows = [row for file in sorted(files) for row in self.rows_of(file)]
+        return Change(rows=count_refusals(rows, list(unique.values()), datetime.now(UTC)), replaced=files)
+
+    def without_sources(self, sources: Sequence[str]) -> Change:
+        """Rewrite the files that hold letters of these sources, without them."""
+        files = {file for source in sources for file in self._files("true", (source,))}
+        rows = [row for file in sorted(files) for row in self.rows_of(file) if row["source"] not in set(sources)]
+        return Change(rows=rows, replaced=files)
+
+    def _files(self, condition: str, values: tuple[str | None, ...]) -> list[str]:
+        query = f"select file from letter where source = ? and {condition}"
+        return [file for (file,) in self._database.execute(query, values)]
+
+    def _add_rows(self, path: str, rows: Sequence[Row]) -> None:
+        self._database.executemany("insert into letter values (?, ?, ?, ?)", [(*_key(row), path) for row in rows])
+
+    def _forget_rows(self, path: str) -> None:
+        self._database.execute("delete from letter where file = ?", (path,))
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._database = private_database(_DATABASE)
+
+
+def count_refusals(rows: Sequence[Row], refusals: Sequence[Refusal], now: datetime) -> list[Row]:
+    """Rows of the table after ``refusals``, of which no two are of the same footage: known ones count one more."""
+    counted = {_key(row): row for row in rows}
+    for item in refusals:
+        known = counted.get(_key(vars(item)), {"attempts": 0, "first_seen": now})
+        attempts = {"attempts": known["attempts"] + 1, "first_seen": known["first_seen"], "last_seen": now}
+        counted[_key(vars(item))] = vars(item) | attempts
+    return list(counted.values())
+
+
+@lru_cache(maxsize=_MAX_OPEN)
+def _table_of(uri: str) -> _RejectedTable:
+    return _RejectedTable(uri)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str | None, str | None]:
+    source, video_id, recipe_hash = (row[name] for name in _KEY)
+    return source, video_id, recipe_hash
 
 
 def _storable(refusal: Refusal) -> Refusal:
     """The refusal in Unicode: bytes of a name that are no text become backslash and number, all others stay."""
     source, detail = (text.encode(errors="backslashreplace").decode() for text in (refusal.source, refusal.detail))
     return replace(refusal, source=source, detail=detail[:_MAX_DETAIL_CHARACTERS])
-
-
-def _rows(refusals: Sequence[Refusal]) -> pa.Table:
-    now = datetime.now(UTC)
-    return pa.Table.from_pylist(
-        [
-            {
-                "video_id": item.video_id,
-                "recipe_hash": item.recipe_hash,
-                "source": item.source,
-                "stage": item.stage,
-                "reason": item.reason,
-                "detail": item.detail,
-                "attempts": 1,
-                "first_seen": now,
-                "last_seen": now,
-            }
-            for item in refusals
-        ],
-        schema=_SCHEMA,
-    )
-
-
-def _merge(rejected_uri: str, rows: pa.Table) -> None:
-    if not table_exists(rejected_uri):
-        DeltaTable.create(
-            rejected_uri,
-            Schema.from_arrow(_SCHEMA),
-            mode="error",
-            configuration=TABLE_PROPERTIES,
-            storage_options=storage_options(rejected_uri),
-        )
-    merger = open_table(rejected_uri).merge(
-        rows, _SAME_FOOTAGE, source_alias="new", target_alias="old", commit_properties=commit_properties({})
-    )
-    repeated = {name: f"new.{name}" for name in ("stage", "reason", "detail", "last_seen")}
-    merger.when_matched_update(
-        {**repeated, "attempts": "old.attempts + new.attempts"}
-    ).when_not_matched_insert_all().execute()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from tasks.delta import TABLE_PROPERTIES
 from tasks.errors import DatasetError
 from tasks.storage import Location
 
@@ -53,8 +55,56 @@ def create_commit(log: Location, version: int, actions: Iterable[Action]) -> boo
 
 def commit_info(operation: str, metadata: Mapping[str, Any]) -> Action:
     """The action that says what a commit is; ``metadata`` is for our own readers."""
-    now = time.time_ns() // 1_000_000
-    return {"commitInfo": {"timestamp": now, "operation": operation, "engineInfo": "gwm", **metadata}}
+    return {"commitInfo": {"timestamp": _now(), "operation": operation, "engineInfo": "gwm", **metadata}}
+
+
+def column_actions(wanted: Sequence[Any], metadata: Mapping[str, Any] | None, columns: Sequence[Any]) -> list[Action]:
+    """What gives a table the columns that it does not have, and makes it where ``metadata`` is None.
+
+    wanted, columns: fields as ``schemaString`` has them. Older rows read as null in the new columns.
+    """
+    have = {column["name"] for column in columns}
+    missing = [column for column in wanted if column["name"] not in have]
+    if not missing:
+        return []
+    protocol: list[Action] = [{"protocol": {"minReaderVersion": 1, "minWriterVersion": NEWEST_WRITER_VERSION}}]
+    known = metadata or {
+        "id": str(uuid.uuid4()),
+        "format": {"provider": "parquet", "options": {}},
+        "partitionColumns": [],
+        "configuration": TABLE_PROPERTIES,
+        "createdTime": _now(),
+    }
+    schema = json.dumps({"type": "struct", "fields": [*columns, *missing]})
+    return [*([] if metadata else protocol), {"metaData": {**known, "schemaString": schema}}]
+
+
+def add_action(path: str, num_bytes: int, stats: Mapping[str, Any]) -> Action:
+    """The action by which a file becomes part of the table."""
+    return {
+        "add": {
+            "path": path,
+            "partitionValues": {},
+            "size": num_bytes,
+            "modificationTime": _now(),
+            "dataChange": True,
+            "stats": json.dumps(stats),
+        }
+    }
+
+
+def remove_action(path: str, num_bytes: int) -> Action:
+    """The action by which a published file is no longer part of the table."""
+    return {
+        "remove": {
+            "path": path,
+            "deletionTimestamp": _now(),
+            "dataChange": True,
+            "extendedFileMetadata": True,
+            "partitionValues": {},
+            "size": num_bytes,
+        }
+    }
 
 
 def checkpoint_version(log: Location) -> int | None:
@@ -83,6 +133,11 @@ def require_known_protocol(action: Action, place: str) -> None:
             f"{place} asks for version {needed} of the Delta writer protocol; expected {NEWEST_WRITER_VERSION} at "
             "most: another program changed the table's features, so ingest into a new dataset"
         )
+
+
+def _now() -> int:
+    """Milliseconds, as the log counts time."""
+    return time.time_ns() // 1_000_000
 
 
 def _last_checkpoint(log: Location) -> dict[str, Any] | None:

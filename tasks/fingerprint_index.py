@@ -48,12 +48,12 @@ class _SortedPart:
         starts += np.arange(_NUM_WORDS)[:, None] * (end - first)
         self._starts = starts.ravel()  # where the numbers with a value of a word begin in ``_numbers``
 
-    def find(self, places: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """Numbers of those with the values at ``places`` of ``_starts``; one that has several of them comes as often."""
+    def find(self, places: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Numbers of those with the values at ``places`` of ``_starts``; one with several of them comes as often."""
         starts = self._starts[places]
         lengths = self._starts[places + 1] - starts
         ends = np.cumsum(lengths)
-        return self._numbers[np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])]
+        return self._numbers[np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])].astype(np.intp)
 
 
 class FingerprintIndex:
@@ -87,8 +87,8 @@ class FingerprintIndex:
         """Return (number, distance) of all within MAX_DISTANCE, nearest first, then in the order of their numbers."""
         wanted = np.frombuffer(fingerprint, np.uint64)
         places = ((np.frombuffer(fingerprint, np.uint16)[:, None] ^ _PROBES) + _ROWS).ravel()
-        near = [np.flatnonzero(_distances(self._halves[0][self._num_sorted : self._size], wanted[:2]) <= MAX_DISTANCE)]
-        near[0] += self._num_sorted
+        half = self._halves[0][self._num_sorted : self._size]
+        near = [np.flatnonzero(_distances(half, wanted[:2]) <= MAX_DISTANCE) + self._num_sorted]
         for part in self._parts:
             numbers = part.find(places)
             half = np.take(self._halves[0], numbers, axis=0)

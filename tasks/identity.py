@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -58,8 +59,13 @@ class Recipe(BaseModel):
 
     def hash(self) -> str:
         """SHA-256 (64 hex digits) of the recipe as canonical JSON: sorted keys, no spaces."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _hash_of(self)
+
+
+@lru_cache(maxsize=256)  # asked several times a video, of few recipes
+def _hash_of(recipe: Recipe) -> str:
+    canonical = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def recipe_difference(first: Recipe, second: Recipe) -> list[str]:

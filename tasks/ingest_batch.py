@@ -10,7 +10,7 @@ from typing import Literal
 from tasks.catalog import is_present, publish, published_frames
 from tasks.clips import JudgedClip, clip_history, describe
 from tasks.cluster import resources
-from tasks.dead_letters import Refusal, forget_rejected, read_rejected, record_rejected
+from tasks.dead_letters import Refusal, forget_rejected, record_rejected
 from tasks.errors import FootageError, GwmError, InputError
 from tasks.flow_codec import MAX_FLOW_PX
 from tasks.identity import Recipe
@@ -136,6 +136,7 @@ class _Batch:
         self._num_total, self._publish_seconds = num_total, publish_seconds
         self._on_progress = on_progress
         self._shards: list[WrittenShard] = []
+        self._waiting: set[str] = set()  # videos of these shards
         self._clips: list[JudgedClip] = []
         self._replaced: list[StoredVideo] = []
         self._refusals: list[Refusal] = []
@@ -175,11 +176,10 @@ class _Batch:
             require_written(self._dataset_uri, self._shards)
             self.version = publish(self._dataset_uri, self._shards, replaced=self._replaced)
             self._metrics.committed()
-            ingested = {shard.source for shard in self._shards}
-            refused_before = {letter.source for letter in read_rejected(self._dataset_uri)}
-            forget_rejected(self._dataset_uri, sorted(ingested & refused_before))
+            forget_rejected(self._dataset_uri, sorted({shard.source for shard in self._shards}))
         record_rejected(self._dataset_uri, self._refusals)
         self._shards, self._clips, self._replaced, self._refusals = [], [], [], []
+        self._waiting = set()
         self._published_at = time.monotonic()
 
     def _take_work(self, video: PlannedVideo, work: WorkDone) -> None:
@@ -194,6 +194,7 @@ class _Batch:
             self._refuse(video, refusal_of(video, self._recipe, cause), work.seconds)
             return
         self._shards += shards
+        self._waiting.add(video.wanted.video_id)
         self._replaced += video.replaces
         num_frames = sum(shard.num_rows for shard in shards)
         num_bytes = sum(shard.num_bytes for shard in shards)
@@ -203,10 +204,9 @@ class _Batch:
     def _judge(self, video: PlannedVideo, work: WorkDone) -> list[JudgedClip]:
         """Compare the clips with all that the dataset ever saw, and with those of this batch."""
         replaced = {stored.video_id for stored in video.replaces}
-        waiting = {shard.video_id for shard in self._shards}
 
         def is_there(video_id: str) -> bool:
-            there = video_id in waiting or is_present(self._dataset_uri, video_id)
+            there = video_id in self._waiting or is_present(self._dataset_uri, video_id)
             return there and video_id not in replaced
 
         clips = [self._history.judge(facts, is_there, skip=self._skips_duplicates) for facts in work.clips]

@@ -1,28 +1,19 @@
 """Which shards a dataset's newest version holds, kept up to date by reading only what was committed since.
 
-The entries lie in a private SQLite database that spills to a temporary file, so that neither memory nor the time of a
-look grows with the dataset: the first look reads the log's newest checkpoint, every later one the commits after it.
+The entries lie in a private database that spills to a temporary file, so that neither memory nor the time of a look
+grows with the dataset.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tasks.delta_log import (
-    Action,
-    checkpoint_version,
-    log_of,
-    read_checkpoint,
-    read_commit,
-    require_known_protocol,
-)
 from tasks.errors import DatasetError
+from tasks.log_follower import LogFollower, private_database
 from tasks.snapshot import FRAMES_TABLE
 from tasks.storage import location
 
@@ -33,7 +24,6 @@ create table shard (
 ) without rowid;
 create index shard_of_video on shard (video_id);
 """
-_CACHE_KIB = 32 << 10  # of SQLite's pages; what is more goes to a temporary file
 _MAX_OPEN = 8  # datasets that one process has ledgers of
 _NAMES_PER_QUERY = 500  # SQLite's parameters are limited to 999 in old releases
 
@@ -50,98 +40,29 @@ class LedgerEntry:
     first_frame: int
 
 
-class Ledger:
-    """The newest version of one dataset. Hold ``lock`` from ``refresh`` to the end of what rests on it.
+class Ledger(LogFollower):
+    """The shards of one dataset, and the totals of its newest version."""
 
-    version: newest version that was read, None where there is no table. metadata, columns: the table's own, as the log
-    has them. num_commits_since, num_shards_since: what readers must go through after the newest checkpoint.
-    """
-
-    version: int | None
-    metadata: dict[str, Any] | None
-    columns: list[dict[str, Any]]
-    num_shards: int
     num_videos: int
     num_clips: int
     num_frames: int
-    num_commits_since: int
-    num_shards_since: int
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._log = log_of(location(uri) / FRAMES_TABLE)
-        self._origin: object = None
-        self.lock = threading.RLock()
-        self._clear()
-
-    def refresh(self) -> int | None:
-        """Read what was committed since the last time; returns the newest version.
-
-        Raises DatasetError for a table that is not one of ours, StorageError when it can not be read.
-        """
-        origin = self._look_at_origin()
-        if origin != self._origin:  # the first look, or another table lies where one was removed
-            self._clear()
-        if origin is None:
-            return None
-        self._origin = None  # until all is read: what fails half-way starts anew
-        if self.version is None:
-            self._start_from_checkpoint()
-        while (actions := read_commit(self._log, self.next_version)) is not None:
-            self._apply(actions)
-            self.version = self.next_version
-            self.num_commits_since += 1
-            self.num_shards_since += sum("add" in action for action in actions)
-        self._origin = origin
-        return self.version
-
-    @property
-    def next_version(self) -> int:
-        """The version that the next commit makes."""
-        return 0 if self.version is None else self.version + 1
+        super().__init__(location(uri) / FRAMES_TABLE)
 
     def shards_of(self, video_ids: Iterable[str]) -> list[LedgerEntry]:
         """All shards of these videos, whatever recipe they were made with."""
         return [entry for some in _chunks(video_ids) for entry in self._select(some)]
 
     def _clear(self) -> None:
-        self._database = sqlite3.connect("", check_same_thread=False)  # "": a temporary file, removed when closed
-        self._database.execute(f"pragma cache_size = -{_CACHE_KIB}")
-        self._database.executescript(_SCHEMA)
-        self.version = self.metadata = None
-        self.columns = []
-        self.num_shards = self.num_videos = self.num_clips = self.num_frames = 0
-        self.num_commits_since = self.num_shards_since = 0
+        super()._clear()
+        self._database = private_database(_SCHEMA)
+        self.num_videos = self.num_clips = self.num_frames = 0
 
-    def _look_at_origin(self) -> object:
-        """What tells this table from one that was made anew at its place; None where there is no table."""
-        first = self._log / f"{0:020}.json"
-        if first.exists():
-            info = first.filesystem.get_file_info(first.path)
-            return info.mtime_ns, info.size
-        return "log was cleaned" if checkpoint_version(self._log) is not None else None
-
-    def _start_from_checkpoint(self) -> None:
-        checkpoint = checkpoint_version(self._log)
-        if checkpoint is not None:
-            self._apply(read_checkpoint(self._log))
-            self.version = checkpoint
-
-    def _apply(self, actions: Iterable[Action]) -> None:
-        for action in actions:
-            if "add" in action:
-                self._add(_entry(action, self._uri))
-            elif "remove" in action:
-                self._remove(action["remove"]["path"])
-            elif "metaData" in action:
-                self.metadata = action["metaData"]
-                self.columns = json.loads(self.metadata["schemaString"])["fields"]
-            elif "protocol" in action:
-                require_known_protocol(action, self._uri)
-        self._database.commit()
-
-    def _add(self, entry: LedgerEntry) -> None:
-        self._remove(entry.path)  # a file may be added again: the last word counts
+    def _add(self, add: Mapping[str, Any]) -> None:
+        entry = _entry(add, self._uri)
+        self._remove(entry.path)
         self.num_videos += not self._holds(entry.video_id)
         self._database.execute(
             "insert into shard values (?, ?, ?, ?, ?, ?)",
@@ -163,7 +84,7 @@ class Ledger:
         return self._database.execute(query, (video_id,)).fetchone() is not None
 
     def _count(self, num_rows: int, first_frame: int, sign: int) -> None:
-        self.num_shards += sign
+        self.num_files += sign
         self.num_frames += sign * num_rows
         self.num_clips += sign * (first_frame == 0)
 
@@ -180,8 +101,7 @@ def ledger_of(uri: str) -> Ledger:
     return Ledger(uri)
 
 
-def _entry(action: Action, place: str) -> LedgerEntry:
-    add = action["add"]
+def _entry(add: Mapping[str, Any], place: str) -> LedgerEntry:
     stats = json.loads(add.get("stats") or "{}")
     first = stats.get("minValues", {})
     try:

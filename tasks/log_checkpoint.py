@@ -15,9 +15,7 @@ import sys
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
-from tasks.delta import table_uri
-from tasks.ledger import Ledger
-from tasks.snapshot import FRAMES_TABLE
+from tasks.log_follower import LogFollower
 from tasks.storage import storage_options
 
 _logger = logging.getLogger(__name__)
@@ -28,30 +26,30 @@ MIN_COMMITS = 20
 GROWTH = 0.25
 """Growth since the last checkpoint at which the next is due."""
 
-_MAX_SHARDS_HERE = 20_000
+_MAX_FILES_HERE = 20_000
 """Of a checkpoint made in this process: about 150 MB for a moment (7.5 kB a shard, measured with deltalake 1.6)."""
 
 
-def is_due(num_commits: int, num_new: int, num_shards: int) -> bool:
+def is_due(num_commits: int, num_new: int, num_files: int) -> bool:
     """Whether the log should be summed up, given what came since the last time and how much there is."""
-    return num_commits >= MIN_COMMITS and num_new >= GROWTH * num_shards
+    return num_commits >= MIN_COMMITS and num_new >= GROWTH * num_files
 
 
-def sum_up_when_due(ledger: Ledger, uri: str) -> None:
+def sum_up_when_due(table: LogFollower) -> None:
     """Write a checkpoint of the newest version if it is due. One that fails is told and does no harm."""
-    if not is_due(ledger.num_commits_since, ledger.num_shards_since, ledger.num_shards):
+    if not is_due(table.num_commits_since, table.num_files_since, table.num_files):
         return
-    ledger.num_commits_since = ledger.num_shards_since = 0
-    frames_uri = table_uri(uri, FRAMES_TABLE)
+    table.num_commits_since = table.num_files_since = 0
+    uri = table.table.uri
     try:
-        if ledger.num_shards <= _MAX_SHARDS_HERE:
-            write_checkpoint(frames_uri)
+        if table.num_files <= _MAX_FILES_HERE:
+            write_checkpoint(uri)
         else:
-            command = [sys.executable, "-m", "tasks.log_checkpoint", frames_uri]
+            command = [sys.executable, "-m", "tasks.log_checkpoint", uri]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             subprocess.run(command, check=True, env=environment, capture_output=True)
     except (OSError, DeltaError, subprocess.CalledProcessError) as error:
-        _logger.warning("no checkpoint of %s was written, reading it stays slow: %s", frames_uri, error)
+        _logger.warning("no checkpoint of %s was written, reading it stays slow: %s", uri, error)
 
 
 def write_checkpoint(table: str) -> None:

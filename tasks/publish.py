@@ -7,8 +7,6 @@ or nothing: when another writer was first, the decision is made again.
 from __future__ import annotations
 
 import json
-import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +14,8 @@ from typing import Any
 from deltalake import Schema
 from deltalake.exceptions import CommitFailedError
 
-from tasks.delta import TABLE_PROPERTIES, retry_commit, table_uri
-from tasks.delta_log import NEWEST_WRITER_VERSION, Action, commit_info, create_commit, log_of
+from tasks.delta import retry_commit
+from tasks.delta_log import Action, add_action, column_actions, commit_info, create_commit, remove_action
 from tasks.errors import InputError, StorageError
 from tasks.ledger import Ledger, LedgerEntry, ledger_of
 from tasks.log_checkpoint import sum_up_when_due
@@ -41,9 +39,9 @@ def publish(uri: str, added: Sequence[WrittenShard], *, replaced: Sequence[Store
         raise InputError("publish(added=[]): nothing to publish; expected at least one written shard")
     ledger = ledger_of(uri)
     with ledger.lock:
-        version = retry_commit(lambda: _commit(ledger, uri, added, replaced), table_uri(uri, FRAMES_TABLE))
+        version = retry_commit(lambda: _commit(ledger, added, replaced), ledger.table.uri)
         ledger.refresh()
-        sum_up_when_due(ledger, uri)
+        sum_up_when_due(ledger)
     return version
 
 
@@ -94,7 +92,7 @@ def plan_commit(
     return CommitPlan(added=news, removed=removed)
 
 
-def _commit(ledger: Ledger, uri: str, added: Sequence[WrittenShard], replaced: Sequence[StoredVideo]) -> int:
+def _commit(ledger: Ledger, added: Sequence[WrittenShard], replaced: Sequence[StoredVideo]) -> int:
     """Make the next version, and return its number; when nothing is news that of the newest."""
     ledger.refresh()
     involved = [shard.video_id for shard in added] + [video.video_id for video in replaced]
@@ -108,9 +106,8 @@ def _commit(ledger: Ledger, uri: str, added: Sequence[WrittenShard], replaced: S
         *(remove_action(entry.path, entry.num_bytes) for entry in plan.removed),
         *map(_add_action, plan.added),
     ]
-    log = log_of(location(uri) / FRAMES_TABLE)
-    log.makedirs()
-    if not create_commit(log, ledger.next_version, actions):
+    ledger.log.makedirs()
+    if not create_commit(ledger.log, ledger.next_version, actions):
         raise CommitFailedError(f"version {ledger.next_version} was made by another writer")
     return ledger.next_version
 
@@ -118,20 +115,7 @@ def _commit(ledger: Ledger, uri: str, added: Sequence[WrittenShard], replaced: S
 def _schema_actions(ledger: Ledger, plan: CommitPlan) -> list[Action]:
     """Make a table, or a place for the gaps and columns that it did not have; older videos read as null there."""
     wanted = json.loads(Schema.from_arrow(frame_schema(_gaps(plan.added))).to_json())["fields"]
-    have = {column["name"] for column in ledger.columns}
-    missing = [column for column in wanted if column["name"] not in have]
-    if not missing:
-        return []
-    metadata = ledger.metadata or {
-        "id": str(uuid.uuid4()),
-        "format": {"provider": "parquet", "options": {}},
-        "partitionColumns": [],
-        "configuration": TABLE_PROPERTIES,
-        "createdTime": _now(),
-    }
-    schema = json.dumps({"type": "struct", "fields": [*ledger.columns, *missing]})
-    protocol: list[Action] = [{"protocol": {"minReaderVersion": 1, "minWriterVersion": NEWEST_WRITER_VERSION}}]
-    return [*([] if ledger.metadata else protocol), {"metaData": {**metadata, "schemaString": schema}}]
+    return column_actions(wanted, ledger.metadata, ledger.columns)
 
 
 def _totals(ledger: Ledger, plan: CommitPlan) -> dict[str, int]:
@@ -170,32 +154,4 @@ def _add_action(shard: WrittenShard) -> Action:
         "maxValues": constant | last,
         "nullCount": dict.fromkeys(constant | first, 0),
     }
-    return {
-        "add": {
-            "path": shard.path,
-            "partitionValues": {},
-            "size": shard.num_bytes,
-            "modificationTime": _now(),
-            "dataChange": True,
-            "stats": json.dumps(stats),
-        }
-    }
-
-
-def remove_action(path: str, num_bytes: int) -> Action:
-    """The action by which a published file is no longer part of the table."""
-    return {
-        "remove": {
-            "path": path,
-            "deletionTimestamp": _now(),
-            "dataChange": True,
-            "extendedFileMetadata": True,
-            "partitionValues": {},
-            "size": num_bytes,
-        }
-    }
-
-
-def _now() -> int:
-    """Milliseconds, as the log counts time."""
-    return time.time_ns() // 1_000_000
+    return add_action(shard.path, shard.num_bytes, stats)

@@ -18,14 +18,13 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from tasks.catalog import videos_of_table
-from tasks.delta import open_table, retry_commit, table_uri
-from tasks.delta_log import Action, commit_info, create_commit, log_of
+from tasks.delta import open_table, retry_commit
+from tasks.delta_log import Action, commit_info, create_commit, remove_action
 from tasks.errors import DatasetError
 from tasks.ledger import ledger_of
 from tasks.log_checkpoint import sum_up_when_due
-from tasks.publish import METADATA_KEY, remove_action
-from tasks.snapshot import FRAMES_TABLE, StoredVideo
-from tasks.storage import location
+from tasks.publish import METADATA_KEY
+from tasks.snapshot import StoredVideo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,8 @@ def _key(video: StoredVideo) -> tuple[str, ...]:
 
 def _commit(uri: str, revise: Callable[[DeltaTable, Sequence[StoredVideo]], _Revision]) -> int:
     """Commit what ``revise`` makes of the newest version; when another writer was first, of the one after it."""
-    frames_uri, ledger = table_uri(uri, FRAMES_TABLE), ledger_of(uri)
+    ledger = ledger_of(uri)
+    frames_uri = ledger.table.uri
 
     def commit() -> int:
         table = open_table(frames_uri)
@@ -111,14 +111,14 @@ def _commit(uri: str, revise: Callable[[DeltaTable, Sequence[StoredVideo]], _Rev
             "num_frames": sum(video.num_frames for video in revision.left),
         }
         actions = [commit_info(revision.operation, {METADATA_KEY: totals}), *revision.actions]
-        if not create_commit(log_of(location(uri) / FRAMES_TABLE), version + 1, actions):
+        if not create_commit(ledger.log, version + 1, actions):
             raise CommitFailedError(f"version {version + 1} was made by another writer")
         return version + 1
 
     with ledger.lock:
         version = retry_commit(commit, frames_uri)
         ledger.refresh()
-        sum_up_when_due(ledger, uri)
+        sum_up_when_due(ledger)
     return version
 
 

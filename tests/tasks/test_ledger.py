@@ -50,7 +50,7 @@ def test_a_ledger_agrees_with_the_library_over_a_history(tmp_path: Path) -> None
     behind.refresh()  # starts from the checkpoint
     assert behind.num_commits_since == 2
     assert {entry.path for entry in behind.shards_of("abcd")} == set(_by_deltalake(tmp_path))
-    assert (behind.num_frames, behind.num_videos, behind.num_clips, behind.num_shards) == (17, 4, 4, 4)
+    assert (behind.num_frames, behind.num_videos, behind.num_clips, behind.num_files) == (17, 4, 4, 4)
     columns = {field.name for field in DeltaTable(str(tmp_path / FRAMES_TABLE)).schema().fields}
     assert columns == {column["name"] for column in behind.columns} >= {"flow_p3", "flow_m2"}
 
