@@ -1,31 +1,34 @@
 """An ingest of very many videos with a fake worker: what the process that drives it costs, and whether it grows.
 
 Everything but the work on a video is real: the plan, the pool, the progress, the look at each shard, the transactions
-and the checkpoints of the log. The fake worker gives each video one shard by a hard link to one file. With
-``--actors 0`` the worker is called in this process, so that what is measured is the driver alone; more adds Ray.
+and the checkpoints of the log. The fake worker gives each video one shard by a hard link to one file, and refuses one
+video in a hundred. With ``--actors 0`` the worker is called in this process, so that what is measured is the driver
+alone; more adds Ray. A small ingest goes first, so that imports and first calls are not counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
 from tasks.catalog import newest_version, open_dataset
 from tasks.clip_facts import ClipFacts
+from tasks.errors import FootageError
 from tasks.fingerprint import NUM_BYTES
 from tasks.footage import FootageItem
 from tasks.identity import Recipe
 from tasks.ingest import DEFAULT_BATCH_VIDEOS, IngestProgress, run_ingest
 from tasks.ingest_plan import IngestPlan, PlannedVideo, WantedVideo
-from tasks.ingest_worker import IngestJob, WorkDone
+from tasks.ingest_worker import IngestJob, WorkDone, refusal_of
 from tasks.ledger import ledger_of
 from tasks.schema import SCHEMA_VERSION
 from tasks.settings import Settings
@@ -35,6 +38,8 @@ RECIPE = Recipe(schema_version=SCHEMA_VERSION)
 FRAMES_PER_VIDEO = 100
 SHARD_BYTES = 64
 LINKS_PER_FILE = 60_000  # ext4 allows 65 000
+REFUSED_EVERY = 100
+WARM_UP_VIDEOS = 400
 NUM_LINES = 10
 VIDEOS_BY_DEFAULT = 20_000  # of `make bench`: a minute at most
 
@@ -50,6 +55,9 @@ class FakeWorker:
         self._frames.mkdir(parents=True, exist_ok=True)
 
     def run(self, video: PlannedVideo) -> WorkDone:
+        if is_refused(video):
+            refusal = refusal_of(video, RECIPE, FootageError("corrupt", "one in a hundred"))
+            return WorkDone(shards=(), refusal=refusal, seconds=0.0)
         name = f"{video.wanted.video_id[:16]}-000000-{video.wanted.video_id[:24]}.parquet"
         if FakeWorker._num_links % LINKS_PER_FILE == 0:
             FakeWorker._file = self._frames.parent / f"shard-{os.getpid()}-{FakeWorker._num_links}"
@@ -71,6 +79,11 @@ class FakeWorker:
             height=480,
         )
         return WorkDone(shards=(shard,), clips=(_facts(shard),), refusal=None, seconds=0.0)
+
+
+def is_refused(video: PlannedVideo) -> bool:
+    """Whether the fake worker refuses it."""
+    return video.clip.endswith(f"{REFUSED_EVERY - 1:02}")
 
 
 def _facts(shard: WrittenShard) -> ClipFacts:
@@ -146,7 +159,8 @@ def simulate(num_videos: int, actors: int, folder: Path, batch_videos: int = DEF
         summary = run_ingest(plan, dataset, Settings(ingest_actors=actors), batch_videos=batch_videos, on_progress=tell)
     seconds = time.monotonic() - started
     ledger = ledger_of(dataset)
-    if (summary.num_ingested, ledger.num_videos) != (num_videos, num_videos):
+    refused = sum(map(is_refused, plan.videos))
+    if (summary.num_ingested, ledger.num_videos, summary.num_rejected) != (*2 * [num_videos - refused], refused):
         raise AssertionError(f"{summary.num_ingested} ingested, {ledger.num_videos} there, of {num_videos}")
     log = folder / "dataset" / "frames" / "_delta_log"
     return {
@@ -156,6 +170,8 @@ def simulate(num_videos: int, actors: int, folder: Path, batch_videos: int = DEF
         "checkpoints": len(list(log.glob("*.checkpoint.parquet"))),
         "log_megabytes": sum(path.stat().st_size for path in log.iterdir()) / 1e6,
         "driver_megabytes": peak_megabytes() - planned,
+        "plan_bytes_a_video": 1e6 * (planned - started_with) / num_videos,
+        "driver_bytes_a_video": 1e6 * (peak_megabytes() - planned) / num_videos,
         "peak_megabytes": peak_megabytes(),
         "checkpointing_megabytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
     }
@@ -170,6 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--open", action="store_true", help="open the dataset as a reader does, in the end")
     options = parser.parse_args(arguments or [])
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        with redirect_stdout(io.StringIO()):
+            simulate(WARM_UP_VIDEOS, options.actors, Path(folder) / "warm-up")
         taken = simulate(options.videos, options.actors, Path(folder))
         print(", ".join(f"{name} {value:.3f}".rstrip("0").rstrip(".") for name, value in taken.items()))
         if options.open:

@@ -1,17 +1,18 @@
 """The table ``<dataset>/clips``: a row per clip with what is only known at its end, and which clips look alike.
 
-Rows are only ever added, each clip's once, before its frames are published: a clip that can be trained on has its
-row, whatever is killed on the way. A row says nothing about presence; what a version holds is in ``frames``, and clips
-of schema version 1 have no row.
+Rows are added, each clip's once, before its frames are published: a clip that can be trained on has its row, whatever
+is killed on the way. A row says nothing about presence; what a version holds is in ``frames``, and clips of schema
+version 1 have no row. Renaming a video renames its rows; ``like_source`` of others stays what it was when they were
+compared, ``like_video_id`` leads to the row that knows the name now.
 
 ``ClipHistory`` looks for copies among all clips of a dataset, whatever became of them. The first look reads the whole
-table, later ones only what was committed since. Fingerprints are held in memory, about 130 bytes a clip, the rest in a
+table, later ones only what was committed since. Fingerprints are held in memory, 130 to 160 bytes a clip, the rest in a
 temporary database.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -53,7 +54,7 @@ _HISTORY_COLUMNS = ["video_id", "recipe_hash", "shot", "source", "fingerprint", 
 _DATABASE = """
 create table clip (
     video_id text not null, recipe_hash text not null, shot integer not null, source text not null,
-    kept integer not null, recorded integer not null, number integer,
+    kept integer not null, number integer, file text,  -- that has its row, once there is one
     primary key (video_id, recipe_hash, shot)
 ) without rowid;
 create unique index clip_of_number on clip (number) where number is not null;
@@ -104,7 +105,7 @@ class ClipHistory(RowTable):
         with self.lock:
             like, may_stand_in = self._nearest(facts, is_present)
             judged = JudgedClip(facts=facts, like=like, kept=not (skip and may_stand_in))
-            self._remember([_row(judged)], recorded=False)
+            self._remember([_row(judged)], file=None)
             return judged
 
     def record(self, clips: Sequence[JudgedClip]) -> None:
@@ -112,6 +113,18 @@ class ClipHistory(RowTable):
         if clips:
             rows = [_row(clip) for clip in clips]
             self.change(lambda: Change(rows=[row for row in rows if not self._is_recorded(_key(row))]))
+
+    def rename(self, names: Mapping[tuple[str, str], tuple[str, str]]) -> None:
+        """Give all clips of some videos, by (video_id, recipe_hash), another name and source."""
+
+        def decide() -> Change:
+            query = "select distinct file from clip where video_id = ? and recipe_hash = ? and file is not null"
+            files = {file for key in names for (file,) in self._database.execute(query, key)}
+            rows = [(file, row, _renamed(row, names)) for file in sorted(files) for row in self.rows_of(file)]
+            changed = {file for file, row, renamed in rows if row != renamed}
+            return Change(rows=[renamed for file, _, renamed in rows if file in changed], replaced=changed)
+
+        self.change(decide)
 
     def _nearest(self, facts: ClipFacts, is_present: Callable[[str], bool]) -> tuple[Likeness | None, bool]:
         """The nearest clip of another video, and whether it can stand in for this one; such a clip goes first."""
@@ -128,23 +141,23 @@ class ClipHistory(RowTable):
         return nearest, False
 
     def _add_rows(self, path: str, rows: Sequence[Row]) -> None:
-        self._remember(rows, recorded=True)
+        self._remember(rows, file=path)
 
     def _forget_rows(self, path: str) -> None:
-        """Nothing: a file only goes when another program packs its rows into a larger one."""
+        """Nothing: a file only goes when another one takes its rows over."""
 
-    def _remember(self, rows: Iterable[Row], *, recorded: bool) -> None:
+    def _remember(self, rows: Iterable[Row], *, file: str | None) -> None:
         for row in rows:
             number = None if row["fingerprint"] is None else len(self._index)
-            values = (*_key(row), row["source"], row["kept"], recorded, number)
+            values = (*_key(row), row["source"], row["kept"], number, file)
             is_new = self._database.execute(_INSERT, values).rowcount
             if is_new and number is not None:
                 self._index.add([row["fingerprint"]])
-            elif recorded and not is_new:
-                self._database.execute(f"update clip set recorded = 1 where {_WHERE_KEY}", _key(row))
+            elif file is not None and not is_new:
+                self._database.execute(_UPDATE, (file, row["source"], *_key(row)))
 
     def _is_recorded(self, key: ClipKey) -> bool:
-        found = self._database.execute(f"select recorded from clip where {_WHERE_KEY}", key).fetchone()
+        found = self._database.execute(f"select file is not null from clip where {_WHERE_KEY}", key).fetchone()
         return bool(found and found[0])
 
     def _clear(self) -> None:
@@ -155,6 +168,7 @@ class ClipHistory(RowTable):
 
 _INSERT = "insert or ignore into clip values (?, ?, ?, ?, ?, ?, ?)"
 _WHERE_KEY = "video_id = ? and recipe_hash = ? and shot = ?"
+_UPDATE = f"update clip set file = ?, source = ? where {_WHERE_KEY}"
 
 
 def describe(clips: Sequence[JudgedClip]) -> str:
@@ -183,6 +197,11 @@ def clip_history(uri: str) -> ClipHistory:
 
 def _key(row: Row) -> ClipKey:
     return row["video_id"], row["recipe_hash"], row["shot"]
+
+
+def _renamed(row: Row, names: Mapping[tuple[str, str], tuple[str, str]]) -> Row:
+    clip, source = names.get((row["video_id"], row["recipe_hash"]), (row["clip"], row["source"]))
+    return row | {"clip": clip, "source": source}
 
 
 def _row(clip: JudgedClip) -> Row:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +33,7 @@ from tasks.settings import Settings
 from tasks.video_info import VideoInfo
 
 FOLDER_FRAME_RATE = 24.0
+_COPIED_BYTES = 1 << 20  # at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,12 @@ def probe(item: FootageItem, limits: DecodeLimits | None = None) -> VideoInfo:
     """Size, length and rate of a clip without decoding it all. Raises FootageError like ``iterate_frames``."""
     limits = Settings().decode if limits is None else limits
     if item.kind == "video":
-        job = {"do": "probe", "name": base_name(item.uri)}
-        with _seekable(open_footage(item.uri, item.within)) as file, DecodeSession(job, limits, file) as session:
+        name = base_name(item.uri)
+        job = {"do": "probe", "name": name}
+        with (
+            _seekable(open_footage(item.uri, item.within), limits, name) as file,
+            DecodeSession(job, limits, file) as session,
+        ):
             return _header(session)
     uris = _image_uris(item)
     with _image_session(item, limits) as session:
@@ -118,7 +123,10 @@ def _header(session: DecodeSession) -> VideoInfo:
 def _video_frames(item: FootageItem, options: DecodeOptions, limits: DecodeLimits) -> Iterator[Frame]:
     name = base_name(item.uri)
     job = {"do": "video", "name": name, "fps": options.fps, "max_side": options.max_side}
-    with _seekable(open_footage(item.uri, item.within)) as file, DecodeSession(job, limits, file) as session:
+    with (
+        _seekable(open_footage(item.uri, item.within), limits, name) as file,
+        DecodeSession(job, limits, file) as session,
+    ):
         index = 0
         while "end" not in (message := session.answer()):
             seconds = _seconds(session, message)
@@ -237,16 +245,38 @@ def _image_session(item: FootageItem, limits: DecodeLimits) -> DecodeSession:
 
 
 @contextmanager
-def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
+def _seekable(stream: BinaryIO, limits: DecodeLimits, name: str) -> Iterator[BinaryIO]:
     """The stream itself, or a copy in a temporary file for servers that only send a file from front to back."""
     with stream:
-        if stream.seekable():
+        if _can_seek(stream):
             yield stream
             return
         with tempfile.TemporaryFile() as copy:
-            shutil.copyfileobj(stream, copy)
+            _copy(stream, copy, limits, name)
             copy.seek(0)
             yield copy
+
+
+def _can_seek(stream: BinaryIO) -> bool:
+    """Whether it really can: fsspec's streams from web servers say so, and raise ValueError when they are asked to."""
+    try:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _copy(stream: BinaryIO, copy: BinaryIO, limits: DecodeLimits, name: str) -> None:
+    """Copy no more than the limit, since a server need not end, and a disk does."""
+    num_bytes = 0
+    try:
+        while chunk := stream.read(_COPIED_BYTES):
+            num_bytes += len(chunk)
+            limits.check_bytes(num_bytes, f"{name}, of which more may follow,")
+            copy.write(chunk)
+    except OSError as error:
+        raise FootageError("not_found", f"{name} could not be read to its end: {error}") from error
 
 
 def _stem(uri: str) -> str:

@@ -37,6 +37,7 @@ RejectionReason = Literal[
     "annotation_mismatch",  # a mask that does not fit its frame
     "too_large",  # beyond the limits on pixels, frames or bytes
     "too_small",  # frames that the optical flow estimator can not work on
+    "changed",  # while it was ingested: its bytes are not those that were hashed
     "near_duplicate",  # it looks like footage that is there, and such was not wanted
     "timeout",  # beyond the limit on time
     "crashed",  # the process that decoded it died

@@ -124,10 +124,17 @@ def _content(item: FootageItem) -> Content:
         with open_footage(item.uri, item.within) as stream:
             digest, num_bytes = _digest(stream)
         return Content(video_id=digest.hex(), num_bytes=num_bytes)
+    return hash_frames(_opened(files_of(item), item.within))
+
+
+def files_of(item: FootageItem) -> list[tuple[str, str]]:
+    """(name, URI) of all files that take part in the identity of a clip."""
+    if item.kind != "frames":
+        return [(base_name(item.uri), item.uri)]
     files = [(base_name(uri), uri) for uri in list_images(item.uri, item.within)]
     if item.annotation_uri is not None:
         files += [(f"annotation/{base_name(uri)}", uri) for uri in list_images(item.annotation_uri, item.within)]
-    return hash_frames(_opened(files, item.within))
+    return files
 
 
 def _opened(files: Iterable[tuple[str, str]], within: str | None) -> Iterable[tuple[str, BinaryIO]]:

@@ -45,8 +45,8 @@ Reason = Literal[
     "rejected_before",
 ]
 
-PASSING_REASONS: frozenset[RejectionReason] = frozenset({"crashed", "timeout", "internal"})
-"""Refusals that another run may not meet: the machine or we, not the footage, may be to blame."""
+PASSING_REASONS: frozenset[RejectionReason] = frozenset({"changed", "crashed", "timeout", "internal"})
+"""Refusals that another run may not meet: whoever wrote to it, the machine or we, not the footage, may be to blame."""
 
 MAX_ATTEMPTS = 3
 """Runs in which footage refused for a passing reason is tried before it is skipped."""
@@ -77,11 +77,15 @@ class IngestPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class WantedVideo:
-    """Footage that was found, the identity of its bytes, and how many they are (0 where nobody counted)."""
+    """Footage that was found, the identity of its bytes, and how many they are (0 where nobody counted).
+
+    stamp: by which it is known later that they did not change (``tasks/footage_stamp.py``).
+    """
 
     item: FootageItem
     video_id: str
     num_bytes: int = 0
+    stamp: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

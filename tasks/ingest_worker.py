@@ -26,6 +26,7 @@ from tasks.decode import DecodeOptions, Frame, iterate_frames
 from tasks.decode_limits import DecodeLimits
 from tasks.errors import FootageError, InputError
 from tasks.flow_codec import encode_flow, num_clamped_components
+from tasks.footage_stamp import require_unchanged
 from tasks.identity import Recipe
 from tasks.ingest_plan import PlannedVideo
 from tasks.optical_flow import build_estimator
@@ -101,7 +102,7 @@ class IngestWorker:
         try:
             work, spooled = self._write_or_rewrite(video)
         except FootageError as error:
-            refusal = refusal_of(video, self._job.recipe, error)
+            refusal = refusal_of(video, self._job.recipe, _cause(video, error))
             work, spooled = WorkDone(shards=(), refusal=refusal, seconds=0.0, num_clamped=self._num_clamped), ()
         work = replace(work, seconds=time.monotonic() - started)
         return Unfinished(value=work, finish=Delivery(spooled)) if spooled else work
@@ -129,6 +130,8 @@ class IngestWorker:
                 num_frames += clips[-1].num_frames
             if num_frames < MIN_FRAMES:
                 raise FootageError("too_short", f"{num_frames} frames; expected at least {MIN_FRAMES}")
+            if reuse is None or reuse.rework.decodes:  # what was only copied is of the content that was hashed
+                _require_unchanged(video)
             spooled = outbox.hand_over() if self._job.hands_over else outbox.flush()
         work = WorkDone(
             shards=tuple(shards), clips=tuple(clips), refusal=None, seconds=0.0, num_clamped=self._num_clamped
@@ -171,6 +174,19 @@ class IngestWorker:
         recipe, item = self._job.recipe, video.wanted.item
         frames = iterate_frames(item, DecodeOptions(fps=recipe.fps, max_side=recipe.max_side), self._job.limits)
         return split_into_shots(frames) if splits_shots(recipe.shots, item.kind) else (frames,)
+
+
+def _require_unchanged(video: PlannedVideo) -> None:
+    require_unchanged(video.wanted.item, video.wanted.video_id, video.wanted.stamp)
+
+
+def _cause(video: PlannedVideo, error: FootageError) -> FootageError:
+    """Why a video was refused: footage that is being written looks damaged, and is not to be known as that."""
+    try:
+        _require_unchanged(video)
+    except FootageError as change:
+        return change if change.reason == "changed" else error
+    return error
 
 
 def label_of(video: PlannedVideo, recipe: Recipe, shot: int = 0) -> VideoLabel:

@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 MIN_COMMITS = 20
 """Commits that a reader goes through anyway; delta-rs reads this many in a few milliseconds."""
 
-GROWTH = 0.25
+GROWTH = 0.5
 """Growth since the last checkpoint at which the next is due."""
 
 _MAX_FILES_HERE = 20_000

@@ -117,9 +117,13 @@ class LogFollower(ABC):
 
 
 def private_database(schema: str) -> sqlite3.Connection:
-    """An empty database that vanishes with its connection. Nothing in it outlives a failure, so it keeps no journal."""
+    """An empty database that vanishes with its connection. Nothing in it outlives a failure, so it keeps no journal.
+
+    It is one transaction without end: at every commit SQLite would go through all pages that it did not write yet.
+    """
     database = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # "": a temporary file
     database.execute("pragma journal_mode = off")
     database.execute(f"pragma cache_size = -{_CACHE_KIB}")
     database.executescript(schema)
+    database.execute("begin")
     return database

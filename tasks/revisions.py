@@ -18,6 +18,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from tasks.catalog import videos_of_table
+from tasks.clips import clip_history
 from tasks.delta import open_table, retry_commit
 from tasks.delta_log import Action, commit_info, create_commit, remove_action
 from tasks.errors import DatasetError
@@ -48,8 +49,11 @@ class _Revision:
 def rename_videos(uri: str, renames: Sequence[Rename]) -> int:
     """Give stored videos other names in one transaction; return the version that has them.
 
-    A video that another writer renamed, replaced or removed meanwhile is left as it is.
+    A video that another writer renamed, replaced or removed meanwhile is left as it is. Rows of the table of clips
+    get their names first: who is killed between the two finds the old names in ``frames``, and does both again.
     """
+    names = {(item.video.video_id, item.video.recipe_hash): (item.clip, item.source) for item in renames}
+    clip_history(uri).rename(names)
 
     def revise(table: DeltaTable, present: Sequence[StoredVideo]) -> _Revision:
         entries = {entry["path"]: entry for entry in pa.table(table.get_add_actions(flatten=True)).to_pylist()}

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tasks.dead_letters import Refusal
 from tasks.errors import FootageError
 from tasks.footage import FootageItem, discover
+from tasks.footage_stamp import stamp_of
 from tasks.identity import read_content
 from tasks.ingest_plan import WantedVideo
 
@@ -50,8 +51,9 @@ def _identified(items: Sequence[FootageItem]) -> Iterator[WantedVideo | Refusal]
 
 
 def _identify(item: FootageItem) -> WantedVideo | Refusal:
+    stamp = stamp_of(item)  # first: what changes while it is hashed is another than this
     try:
         content = read_content(item)
     except FootageError as error:
         return Refusal(source=item.uri, stage="hash", reason=error.reason, detail=error.detail)
-    return WantedVideo(item=item, video_id=content.video_id, num_bytes=content.num_bytes)
+    return WantedVideo(item=item, video_id=content.video_id, num_bytes=content.num_bytes, stamp=stamp)

@@ -32,7 +32,11 @@ class MaskFiles:
     def read(self) -> NDArray[np.bool_]:
         """Return the union of the files' masks, bool [H, W].
 
-        Raises FootageError: "corrupt" for a file that is no mask, "annotation_mismatch" when files differ in size.
+        Decoded in this process, unlike footage: whoever evaluates chose the benchmark, and pixels are limited by the
+        header before any is decoded (``tasks/frame_images.py``), as Pillow limits text. Masks that come with footage
+        are decoded apart, as that is.
+        Raises FootageError: "corrupt" for a file that is no mask, "too_large" beyond the limit on pixels,
+        "annotation_mismatch" when files differ in size.
         """
         masks = []
         for address in self.addresses:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -174,3 +175,27 @@ def test_a_table_made_anew_is_read_anew(tmp_path: Path) -> None:
     ClipHistory(str(tmp_path)).record([JudgedClip(facts=facts("other", None))])
     history.refresh()
     assert history.judge(facts("new", looks), present).like is None
+
+
+def _place(row: dict[str, Any]) -> tuple[str, int]:
+    return row["video_id"], row["shot"]
+
+
+def test_a_renamed_video_is_renamed_here_too(tmp_path: Path) -> None:
+    dataset, looks = str(tmp_path), bytes(range(NUM_BYTES))
+    ClipHistory(dataset).record([JudgedClip(facts=facts("a", looks, shot=shot)) for shot in range(2)])
+    ClipHistory(dataset).record([JudgedClip(facts=facts("b", None))])
+    before = read_clips(dataset).to_pylist()
+    history = ClipHistory(dataset)
+    for _ in range(2):  # as after a kill: what is renamed already is left alone
+        history.rename({("a", RECIPE.hash()): ("new", "/new.mp4"), ("unknown", RECIPE.hash()): ("x", "/x.mp4")})
+        assert history.version == 2
+    new = {"clip": "new", "source": "/new.mp4"}
+    expected = [row | new if row["video_id"] == "a" else row for row in before]
+    found = read_clips(dataset).to_pylist()
+    assert sorted(found, key=_place) == sorted(expected, key=_place)
+    for reader in (history, ClipHistory(dataset)):
+        reader.refresh()
+        like = reader.judge(facts("copy", looks), present).like
+        assert like is not None
+        assert like.source == "/new.mp4"

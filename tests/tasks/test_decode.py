@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 from PIL import Image
 
 from tasks.decode import FOLDER_FRAME_RATE, DecodeOptions, iterate_frames, probe
-from tasks.errors import InputError
-from tasks.footage import discover
+from tasks.decode_limits import DecodeLimits
+from tasks.errors import FootageError, InputError
+from tasks.footage import FootageItem, discover
 from tests.decoded import clip_of, frames_of, numbers_of, refusal_of
 from tests.shared import DAVIS, shared_or_skip
 from tests.video_files import (
@@ -46,6 +48,51 @@ def test_videos_from_the_web(tmp_path: Path, web: str) -> None:
     assert [item.clip for item in discovery.items] == ["clip"]
     assert [rejection.reason for rejection in discovery.rejections] == ["not_found"]
     assert numbers_of(list(iterate_frames(discovery.items[0]))) == list(range(10))
+
+
+@contextmanager
+def streaming(chunks: Iterable[bytes]) -> Iterator[FootageItem]:
+    """A video from a server that tells no length and sends from front to back, until it is left alone."""
+
+    class Streaming(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(ConnectionError):
+                for chunk in chunks:
+                    self.wfile.write(chunk)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Streaming) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}/clip.mp4"
+        yield FootageItem(uri=uri, clip="clip", kind="video")
+        server.shutdown()
+
+
+def test_what_can_only_be_read_once_is_copied(tmp_path: Path) -> None:
+    with streaming([write_video(tmp_path / "clip.mp4").read_bytes()]) as item:
+        assert numbers_of(list(iterate_frames(item))) == list(range(10))
+        assert probe(item).width == 64
+
+
+def test_a_copy_stops_at_the_limit() -> None:
+    num_sent = 0
+
+    def megabytes() -> Iterator[bytes]:
+        nonlocal num_sent
+        while num_sent < 64:  # far more than any buffer holds
+            num_sent += 1
+            yield bytes(1 << 20)
+
+    with (
+        streaming(megabytes()) as item,
+        pytest.raises(FootageError, match=r"too_large: clip.mp4, .* bytes; expected at most 1048577 bytes"),
+    ):
+        list(iterate_frames(item, limits=DecodeLimits(max_bytes=(1 << 20) + 1)))
+    assert num_sent < 48
 
 
 def test_remote_videos_are_read_like_local_ones(tmp_path: Path) -> None:

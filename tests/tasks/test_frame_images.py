@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.benchmarks.types import MaskFiles
 from tasks.decode import iterate_frames, probe
 from tasks.errors import FootageError
 from tasks.footage import FootageItem
 from tests.decoded import clip_of, frames_of, numbers_of, refusal_of, write_bytes
+from tests.hostile.bytes_of import picture_bomb, text_bomb
 from tests.video_files import (
     cut_off,
     numbered_frames,
@@ -96,6 +99,21 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path: Path, side: int)
     buffer = io.BytesIO()
     Image.new("1", (side, side)).save(buffer, "PNG")
     assert refusal_of(write_bytes(tmp_path / "huge.png", buffer.getvalue())).reason == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("bomb", "reason"),
+    [(picture_bomb(8200), "too_large"), (picture_bomb(20_000), "too_large"), (text_bomb(8 << 20), "corrupt")],
+)
+def test_a_mask_of_a_benchmark_is_refused_before_it_explodes(tmp_path: Path, bomb: bytes, reason: str) -> None:
+    """Evaluation decodes masks in its own process: what they may take is known from their headers."""
+    mask = write_bytes(tmp_path / "mask.png", bomb)
+    tracemalloc.start()
+    with pytest.raises(FootageError) as caught:
+        MaskFiles(addresses=(str(mask),)).read()
+    assert caught.value.reason == reason
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20  # 67 and 400 MB of pixels, 8 MiB of text
+    tracemalloc.stop()
 
 
 def annotated_clip(root: Path, masks: dict[str, Image.Image]) -> FootageItem:

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from tasks.catalog import list_versions, open_dataset, present_videos, publish
+from tasks.clips import read_clips
 from tasks.errors import DatasetError
 from tasks.revisions import Rename, remove_videos, rename_videos
 from tasks.snapshot import StoredVideo
+from tests.tasks.small_dataset import ingest_here
+from tests.tasks.small_footage import write_clip
 from tests.tasks.test_catalog import _shard
 
 
@@ -32,6 +35,13 @@ def test_a_renamed_video_keeps_its_shards_and_its_past(tmp_path: Path) -> None:
     assert (after.recipe, after.width, after.num_frames) == (before.recipe, before.width, 10)
     assert _names(dataset, version - 1)[0] == (before.source, "clip_a")
     assert (list_versions(dataset)[-1].operation, list_versions(dataset)[-1].num_frames) == ("RENAME", 15)
+
+
+def test_the_table_of_clips_follows_a_rename(tmp_path: Path) -> None:
+    dataset = ingest_here(write_clip(tmp_path / "old", 3, 0), str(tmp_path / "dataset"))
+    rename_videos(dataset, [Rename(video=present_videos(dataset)[0], source="/new.mp4", clip="new")])
+    (row,) = read_clips(dataset).to_pylist()
+    assert (row["clip"], row["source"]) == ("new", "/new.mp4")
 
 
 def test_names_survive_checkpoints_of_the_log(tmp_path: Path) -> None:
