@@ -22,7 +22,7 @@ from tasks.storage import location
 
 REJECTED_TABLE = "rejected"
 
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("video_id", pa.string()),
         ("recipe_hash", pa.string()),
@@ -117,7 +117,7 @@ class _RejectedTable(RowTable):
     """Knows which file of the table holds whose dead letter. Files are small, so that a change rewrites few rows."""
 
     def __init__(self, uri: str) -> None:
-        super().__init__(location(uri) / REJECTED_TABLE, _SCHEMA, _KEY)
+        super().__init__(location(uri) / REJECTED_TABLE, SCHEMA, _KEY)
 
     def with_refusals(self, refusals: Sequence[Refusal]) -> Change:
         """Rewrite the files that hold letters of the same footage, with the others."""

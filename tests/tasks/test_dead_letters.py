@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
-from tasks.dead_letters import Refusal, forget_rejected, parse_reasons, read_rejected, record_rejected
+from tasks.dead_letters import SCHEMA, Refusal, forget_rejected, parse_reasons, read_rejected, record_rejected
 from tasks.errors import REJECTION_REASONS, InputError
 from tasks.footage import discover
 from tasks.ingest import prepare_ingest
+from tasks.row_table import ROWS_A_FILE
 from tests.tasks.small_footage import RECIPE, write_clip
 
 NAMES = [
@@ -41,6 +46,39 @@ def test_any_name_is_stored_counted_and_forgotten(tmp_path: Path) -> None:
     }
     forget_rejected(dataset, NAMES[:3])
     assert {letter.source for letter in read_rejected(dataset)} == set(NAMES[3:])
+
+
+def test_a_change_rewrites_the_files_that_it_is_about_and_no_file_grows_without_end(tmp_path: Path) -> None:
+    dataset, table = str(tmp_path), tmp_path / "rejected"
+    for batch in range(3):
+        record_rejected(dataset, [_refusal(f"{batch}-{number}") for number in range(300)])
+    before = set(DeltaTable(table).file_uris())
+    record_rejected(dataset, [_refusal("0-7"), _refusal("1-7"), _refusal("new")])
+    after = set(DeltaTable(table).file_uris())
+    assert len(before - after) == 2
+    sizes = sorted(pq.read_metadata(file).num_rows for file in after)
+    assert sizes == [101, 300, ROWS_A_FILE]
+    attempts = {letter.source: letter.attempts for letter in read_rejected(dataset)}
+    assert len(attempts) == 901
+    assert {source for source, count in attempts.items() if count == 2} == {"0-7", "1-7"}
+    forget_rejected(dataset, ["2-9", "unknown"])
+    assert attempts.keys() - {letter.source for letter in read_rejected(dataset)} == {"2-9"}
+    version = DeltaTable(table).version()
+    forget_rejected(dataset, ["unknown"])
+    assert DeltaTable(table).version() == version
+
+
+def test_a_table_that_deltalake_wrote_is_continued(tmp_path: Path) -> None:
+    """As versions before did: its files, its checkpoints and its rows without a video."""
+    now = datetime.now(UTC)
+    row = {"source": "a", "stage": "hash", "reason": "corrupt", "detail": "", "attempts": 4, "first_seen": now}
+    letters = pa.Table.from_pylist([{**row, "last_seen": now, "video_id": None, "recipe_hash": None}], schema=SCHEMA)
+    write_deltalake(tmp_path / "rejected", letters)
+    write_deltalake(tmp_path / "rejected", letters.slice(0, 0), mode="append")
+    DeltaTable(tmp_path / "rejected").create_checkpoint()
+    record_rejected(str(tmp_path), [replace(_refusal("a"), video_id=None), _refusal("a")])
+    found = {letter.video_id: letter for letter in read_rejected(str(tmp_path))}
+    assert (found[None].attempts, found[None].first_seen, found["v"].attempts) == (5, now, 1)
 
 
 def test_bytes_that_are_no_text_are_stored_as_escapes(tmp_path: Path) -> None:

@@ -1,27 +1,44 @@
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from unittest.mock import patch
 
+from deltalake import DeltaTable
+
 from benchmarks.million_videos import simulate
-from tasks import log_checkpoint, log_follower
+from tasks import log_checkpoint, log_follower, row_table
 from tasks.catalog import list_versions
+
+NUM_BATCHES, BATCH = 100, 10
+LOOKS = 5 * NUM_BATCHES
+"""At news that is not there, of one table: before a batch, in its commits, after them; lines of progress; the end."""
 
 
 def test_a_batch_costs_the_same_however_much_is_there(tmp_path: Path) -> None:
-    """Each commit is read once and a look for news ends at the first that is missing; nothing reads the table."""
+    """Each commit and each file of rows is read once, and no table is opened for a batch."""
     with (
         patch("tasks.log_follower.read_commit", wraps=log_follower.read_commit) as reads,
+        patch("tasks.row_table.pq.read_table", wraps=row_table.pq.read_table) as files,
         patch("tasks.log_checkpoint.write_checkpoint", wraps=log_checkpoint.write_checkpoint) as checkpoints,
-        patch("tasks.catalog.open_table", side_effect=AssertionError("the whole table was opened")),
+        patch("tasks.delta.DeltaTable", wraps=DeltaTable) as opened,
     ):
-        taken = simulate(1000, 0, tmp_path, batch_videos=10)
-    assert taken["commits"] == 100
-    versions_read = [call.args[1] for call in reads.call_args_list]
-    found = [version for version in versions_read if version < 100]
-    assert sorted(set(found)) == list(range(100))
-    looks = 100 * 3 + 10 + 2  # before a batch, in its commit, after it; ten lines of progress; the end
-    assert len(versions_read) <= 100 + looks
-    # at 20, 40, 60 and 80 commits of 10 videos the dataset had grown by a quarter, at 100 it had not
-    assert checkpoints.call_count == 4
-    assert list_versions(str(tmp_path / "dataset"))[-1].num_videos == 990
+        taken = simulate(NUM_BATCHES * BATCH, 0, tmp_path, batch_videos=BATCH)
+    assert taken["commits"] == NUM_BATCHES
+    versions_read = defaultdict(list)
+    for call in reads.call_args_list:
+        log, version = call.args
+        versions_read[log.parent.name].append(version)
+    assert versions_read.keys() == {"frames", "clips", "rejected"}
+    for table, versions in versions_read.items():
+        num_commits = DeltaTable(str(tmp_path / "dataset" / table)).version() + 1
+        assert sorted({version for version in versions if version < num_commits}) == list(range(num_commits))
+        assert len(versions) <= num_commits + LOOKS
+    assert files.call_count == NUM_BATCHES + 10  # clips, and the batches in which a video was refused
+    assert opened.call_count == 1  # the refusals, in the end
+    made = [Path(call.args[0]).name for call in checkpoints.call_args_list]
+    assert (made.count("frames"), made.count("clips"), made.count("rejected")) == (3, 3, 0)  # at 20, 40 and 80 commits
+    dataset = str(tmp_path / "dataset")
+    assert list_versions(dataset)[-1].num_videos == 990
+    assert DeltaTable(f"{dataset}/clips").to_pyarrow_table().num_rows == 990
+    assert DeltaTable(f"{dataset}/rejected").to_pyarrow_table().num_rows == 10

@@ -119,12 +119,12 @@ def test_a_file_that_ingest_did_not_add_is_refused_again_and_again(tmp_path: Pat
             ledger.refresh()
 
 
-def test_a_log_is_summed_up_when_it_has_grown_by_a_quarter(tmp_path: Path) -> None:
+def test_a_log_is_summed_up_when_half_of_it_is_news(tmp_path: Path) -> None:
     assert not is_due(19, 1000, 1000)
-    assert not is_due(100, 249, 1000)
-    assert is_due(20, 250, 1000)
-    for index in range(60):
+    assert not is_due(100, 499, 1000)
+    assert is_due(20, 500, 1000)
+    for index in range(80):
         publish(str(tmp_path), [replace(_shard(f"{index:03}"), clip=f"{index:03}")])
     made = sorted(path.name[18:20] for path in (tmp_path / FRAMES_TABLE / "_delta_log").glob("*.checkpoint.parquet"))
-    assert made == ["19", "39", "59"]
-    assert len(open_dataset(str(tmp_path)).videos) == 60
+    assert made == ["19", "39", "79"]
+    assert len(open_dataset(str(tmp_path)).videos) == 80
