@@ -182,6 +182,8 @@ def _require_unchanged(video: PlannedVideo) -> None:
 
 def _cause(video: PlannedVideo, error: FootageError) -> FootageError:
     """Why a video was refused: footage that is being written looks damaged, and is not to be known as that."""
+    if video.wanted.stamp is None:  # all of it would have to be read again, however much it is
+        return error
     try:
         _require_unchanged(video)
     except FootageError as change:
