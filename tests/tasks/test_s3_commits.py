@@ -56,7 +56,7 @@ def test_each_version_has_one_winner(s3_root: str) -> None:
 
     def write(number: int) -> int:
         ledger = Ledger(s3_root)  # its own, as in a process of its own
-        return retry_commit(lambda: publish._commit(ledger, s3_root, [shards[number]], ()), frames)
+        return retry_commit(lambda: publish._commit(ledger, [shards[number]], ()), frames)
 
     assert sorted(all_at_once(WRITERS, write)) == list(range(WRITERS))
     table = DeltaTable(frames, storage_options=storage_options(frames))  # deltalake's own reader
