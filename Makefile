@@ -39,7 +39,7 @@ demo: $(STAMP) ## Render footage, then ingest, train, evaluate and segment it (a
 	$(BIN)/python -m pipelines.demo $(DEMO_DIR)
 
 test: $(STAMP) ## Unit, integration and end-to-end tests
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope $(PYTEST_ARGS)
 
 check: $(STAMP) ## Format, lint, strict types, architecture
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import s3_server
 
@@ -21,24 +22,28 @@ s3_server.prepare_environment()
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # how late the end of a training is seen
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
-_SHARED_SERVERS = {"ray_cluster", "s3_store"}  # fixtures of the session
+_SHARED_SERVERS = ("ray_cluster", "s3_store", "s3_bucket", "s3_root")  # fixtures of the session
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests pytest-xdist may not part: servers are shared, so there is one of each kind for many tests."""
-    files = {item.path for item in items if _SHARED_SERVERS & set(getattr(item, "fixturenames", ()))}
-    for item in items:
-        if item.path.parent.name == "pipelines":
-            group = "pipelines"  # Prefect's server, and a Ray of their own
-        elif item.path in files:
-            group = "servers"
-        else:
-            group = item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+class _ByServers(LoadScopeScheduling):
+    """Keeps together what shares servers, so that one of each kind is started, and parts the others by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file.startswith("tests/pipelines/"):
+            return "pipelines"  # Prefect's server, and a Ray of their own
+        text = (Path(__file__).parents[1] / file).read_text()
+        return "servers" if any(name in text for name in _SHARED_SERVERS) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Of pytest-xdist, which two halves of the tests run by."""
+    return _ByServers(config, log)
 
 
 @pytest.fixture(autouse=True)
