@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from tasks.devices import num_cpus
 from tasks.errors import ConfigError
 from tasks.evaluate import Evaluation
 from tasks.evaluate_images import ImageEvaluation
@@ -24,7 +23,7 @@ def scored_at_once(settings: Settings, count: int) -> int | None:
     """Sequences or images scored at once; None scores in this process, where Ray would only cost its start."""
     if settings.ray_address is not None:
         return count
-    at_once = min(count, settings.ray_cpus or os.cpu_count() or 1)
+    at_once = min(count, settings.ray_cpus or num_cpus())
     return at_once if at_once > 1 else None
 
 

@@ -99,7 +99,7 @@ class ClipHistory(RowTable):
         """Say what the clip is a near-duplicate of, and remember it for those that come after.
 
         Shots of one video, and a video and what its source held before, are never called duplicates of each other.
-         is_present: whether the dataset holds a video now.
+        is_present: whether the dataset holds a video now.
         With ``skip`` the clip is not kept when a clip that is kept and present is like it.
         """
         with self.lock:

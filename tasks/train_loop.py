@@ -12,7 +12,6 @@ many samples as the network needs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -235,4 +234,4 @@ def _loader_threads(place: WorkerPlace) -> int:
     """Two threads hide reading behind a CPU's steps; a GPU's are short, so it gets up to eight."""
     if place.device.type == "cpu":
         return 2
-    return max(2, min(8, (os.cpu_count() or 2) // place.local_world_size))
+    return max(2, min(8, num_cpus() // place.local_world_size))
