@@ -223,20 +223,20 @@ def frame_rows(
     row_of: makes the row of a frame, with the optical flow of all gaps but ``gaps``; unset, without any. gaps: frame
     gaps whose optical flow is estimated; unset, all those of the recipe.
     """
-    waiting: deque[FrameRow] = deque()
+    waiting: deque[Frame] = deque()
     row_of = row_of or (lambda frame: _row_without_flow(frame, recipe.jpeg_quality))
     gaps = recipe.gaps if gaps is None else gaps
 
     def images() -> Iterator[Tensor]:
         for frame in frames:
-            waiting.append(row_of(frame))
+            waiting.append(frame)
             # a copy of what torch can not take only: views that run backwards, or are not to be written to
             yield torch.from_numpy(np.require(frame.image, requirements=["C", "W"])).permute(2, 0, 1)
 
     estimated = clip_flows(estimator, images(), gaps) if gaps else ({} for _ in images())
     with prefetched(_with_refusals(estimated), FLOWS_AHEAD) as ahead:
         for flows in ahead:
-            row = waiting.popleft()
+            row = row_of(waiting.popleft())
             encoded = {gap: None if flow is None else encode_flow(flow.numpy()) for gap, flow in flows.items()}
             yield replace(row, flows={**row.flows, **encoded})
 
