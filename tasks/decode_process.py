@@ -15,6 +15,9 @@ from tasks.decode_channel import Channel, ChannelError
 from tasks.errors import ServiceError
 
 _START_SECONDS = 120.0  # imports, on a disk that has not seen them
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+"""glibc keeps what a picture took for the next one, instead of having the kernel take it back and give zeroed pages."""
+
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
@@ -116,7 +119,7 @@ def start_child() -> tuple[Server, int, Channel]:
 
 def _bare_environment() -> dict[str, str]:
     """What the child needs to import us, and nothing else: no credentials."""
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ} | _MEMORY
     one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # a process with threads can not be forked
     paths = [os.path.abspath(path) for path in sys.path]  # noqa: PTH100 - '' is the current folder
     return {**kept, **one_thread, "PYTHONPATH": os.pathsep.join(paths)}

@@ -158,13 +158,17 @@ class _Converter:
         self._matrix: tuple[int, ...] | None = None
 
     def to_upright_rgb(self, frame: Any) -> NDArray[np.uint8]:
-        """Uint8 [H, W, 3] of a decoded frame."""
+        """Uint8 [H, W, 3] of a decoded frame; rows may lie apart, as ffmpeg aligns them."""
         if self._is_first:
             # Once only: a frame and its side data hold each other, so memory would grow until Python looks for cycles.
             matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
             self._matrix = None if matrix is None else struct.unpack("=9i", bytes(matrix))
             self._is_first = False
-        image = np.asarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray(), dtype=np.uint8)
+        plane = self._reformatter.reformat(frame, format="rgb24").planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(
+            frame.height, plane.line_size
+        )  # no copy: the next one is shared
+        image = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
         return image if self._matrix is None else apply_display_matrix(image, self._matrix)
 
 
