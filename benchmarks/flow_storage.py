@@ -9,6 +9,7 @@ it would read all flows to return one.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -46,7 +47,7 @@ def link_footage(folder: Path) -> Path:
     for sequence in SEQUENCES:
         (folder / sequence).mkdir(parents=True)
         for path in davis_frames(sequence, NUM_FRAMES):
-            (folder / sequence / path.name).symlink_to(path)
+            shutil.copy(path, folder / sequence / path.name)
     return folder
 
 

@@ -111,8 +111,9 @@ def discover(sources: Sequence[str], *, follow_links: bool | None = None) -> Dis
         except FootageError as error:
             rejections.append(Rejection(source=storable(str(source)), reason=error.reason, detail=error.detail))
     if not found:
-        details = "; ".join(rejection.detail for rejection in rejections)
-        raise InputError(f"no footage found: {details}. Expected {_EXPECTED}")
+        details = "; ".join(rejection.detail for rejection in rejections[:_REFUSALS_TOLD])
+        more = f"; and {len(rejections) - _REFUSALS_TOLD} more" if len(rejections) > _REFUSALS_TOLD else ""
+        raise InputError(f"no footage found: {details}{more}. Expected {_EXPECTED}")
     names = clip_names(list(found))
     items = tuple(
         FootageItem(
@@ -146,6 +147,7 @@ def clip_names(uris: Sequence[str]) -> dict[str, str]:
     return names
 
 
+_REFUSALS_TOLD = 3  # of as many files as a folder has
 _EXPECTED = (
     f"videos ({', '.join(sorted(VIDEO_EXTENSIONS))}), folders of videos, folders of frames "
     f"({', '.join(sorted(IMAGE_EXTENSIONS))}), a DAVIS root, a glob or an fsspec URI"
