@@ -30,11 +30,8 @@ from tasks.identity import Recipe
 from tasks.local_files import TEMPORARY_SUFFIX
 from tasks.schema import flow_column, frame_schema
 from tasks.snapshot import FRAMES_TABLE, WrittenShard
-from tasks.spool import Outbox, SpooledShard, storage_error
+from tasks.spool import MAX_SHARD_BYTES, Outbox, SpooledShard, storage_error
 from tasks.storage import Location, location
-
-MAX_SHARD_BYTES = 512 << 20
-"""A video is split into shards of about this size: larger ones read no faster and upload less evenly."""
 
 MIN_FRAMES = 2
 """A shorter clip has no motion to learn from."""

@@ -1,9 +1,10 @@
 """Finished shards on their way to their names: uploads overlap with what is made meanwhile, and the disk stays bounded.
 
 A finished shard is a temporary file, beside the others when the dataset is on a disk, on the machine's own otherwise.
-It waits until the next one comes; then a thread checks it, and renames or uploads it. The last one is delivered at the
-end, by ``flush`` at once, or by somebody else to whom ``hand_over`` gave it: another process of the same machine, so
-that who made it can go on with the next video, and gives its GPU back when there is none.
+It waits until the next one comes, or not at all when it is of full size; then a thread checks it, and renames or
+uploads it. The last one is delivered at the end, by ``flush`` at once, or by somebody else to whom ``hand_over`` gave
+it: another process of the same machine, so that who made it can go on with the next video, and gives its GPU back when
+there is none.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from tasks.shard_upload import upload_shard
 from tasks.snapshot import WrittenShard
 from tasks.storage import Location, location
 
-MAX_SPOOLED_BYTES = 512 << 20
-"""Bytes of finished shards that may wait on the local disk, beside the one that is written: one shard of full size."""
+MAX_SHARD_BYTES = 512 << 20
+"""A video is split into shards of about this size: larger ones read no faster and upload less evenly.
+
+No more than this of finished shards, or one of them, waits on the local disk beside the one that is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,16 +73,15 @@ class SpooledShard:
             )
 
     def _verify(self) -> None:
-        metadata = pq.read_metadata(self.file)
-        size, shard = self.file.stat().st_size, self.shard
-        if (metadata.num_rows, metadata.num_row_groups, size) != (shard.num_rows, shard.num_rows, shard.num_bytes):
-            raise StorageError(
-                f"{self.file}: {metadata.num_rows} rows and {size} bytes are there after writing "
-                f"{shard.num_rows} rows and {shard.num_bytes} bytes; is the disk sound?"
-            )
         with self.file.open("rb") as stream:
             if hash_file(stream) != self.sha256:
                 raise StorageError(f"{self.file}: other bytes are there than were written; is the disk sound?")
+        metadata, num_rows = pq.read_metadata(self.file), self.shard.num_rows
+        if (metadata.num_rows, metadata.num_row_groups) != (num_rows, num_rows):
+            raise StorageError(
+                f"{self.file}: {metadata.num_rows} rows in {metadata.num_row_groups} groups are there after writing "
+                f"{num_rows} rows; is the disk sound?"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,10 @@ class Delivery:
 class Outbox:
     """Takes finished shards and delivers them in their order. A context: what it has when it is left is discarded.
 
-    max_bytes: ``put`` waits while more than this are spooled.
+    max_bytes: ``put`` waits while more than this would be spooled, unless by one shard alone.
     """
 
-    def __init__(self, max_bytes: int = MAX_SPOOLED_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_SHARD_BYTES) -> None:
         self._max_bytes = max_bytes
         self._newest: SpooledShard | None = None
         self._sending: deque[tuple[SpooledShard, Future[None]]] = deque()
@@ -108,17 +110,16 @@ class Outbox:
 
     def put(self, spooled: SpooledShard) -> None:
         """Take a shard; the one before it is on its way from now on. Raises what a delivery raised."""
-        if self._newest is not None:
-            self._sending.append((self._newest, self._thread.submit(self._newest.deliver)))
-        self._newest = spooled
-        while self._sending and self._num_bytes() > self._max_bytes:
+        self._begin_newest()
+        while self._sending and self._num_bytes() + spooled.shard.num_bytes > self._max_bytes:
             self._wait_for_oldest()
+        self._newest = spooled
+        if spooled.shard.num_bytes >= self._max_bytes:
+            self._begin_newest()  # so that it is on its way while the next one is written
 
     def flush(self) -> tuple[()]:
         """Deliver everything; nothing is left. Raises what a delivery raised."""
-        newest, self._newest = self._newest, None
-        if newest is not None:
-            self._sending.append((newest, self._thread.submit(newest.deliver)))
+        self._begin_newest()
         while self._sending:
             self._wait_for_oldest()
         return ()
@@ -145,9 +146,13 @@ class Outbox:
         if self._newest is not None:
             self._newest.discard()
 
+    def _begin_newest(self) -> None:
+        newest, self._newest = self._newest, None
+        if newest is not None:
+            self._sending.append((newest, self._thread.submit(newest.deliver)))
+
     def _num_bytes(self) -> int:
-        waiting = sum(spooled.shard.num_bytes for spooled, _ in self._sending)
-        return waiting + (self._newest.shard.num_bytes if self._newest is not None else 0)
+        return sum(spooled.shard.num_bytes for spooled, _ in self._sending)
 
     def _wait_for_oldest(self) -> None:
         self._sending[0][1].result()  # on an error the shard stays, and is discarded with the others

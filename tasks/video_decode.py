@@ -165,9 +165,8 @@ class _Converter:
             self._matrix = None if matrix is None else struct.unpack("=9i", bytes(matrix))
             self._is_first = False
         plane = self._reformatter.reformat(frame, format="rgb24").planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(
-            frame.height, plane.line_size
-        )  # no copy: the next one is shared
+        # a view, not to_ndarray's copy: whoever takes the picture copies it into shared memory
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
         image = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
         return image if self._matrix is None else apply_display_matrix(image, self._matrix)
 
