@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,10 +13,9 @@ from typer.testing import CliRunner
 from pipelines.ablate import ablate_gwm
 from pipelines.cli import app
 from pipelines.commands.ablate import pairs
-from tasks.checkpoint import list_checkpoint_steps
 from tasks.errors import AblationError, ConfigError
 from tasks.storage import location
-from tests.tasks.test_pool import wait_until
+from tests.pipelines.killed import kill_at_a_checkpoint
 from tests.tasks.training_data import write_dataset
 
 STEPS = ["optimisation.num_steps=4"]
@@ -65,55 +60,29 @@ def test_rows_are_run_once_and_a_failed_one_does_not_lose_the_others(
     assert Path(result["page"]).read_text().startswith("<!")
 
 
-def checkpoints_in(runs: Path) -> list[int]:
-    return [step for run in runs.glob("*") for step in list_checkpoint_steps(location(run / "checkpoints"))]
-
-
-def interrupt_at_a_checkpoint(runs: Path) -> None:
-    """What Ctrl-C does, once something was trained."""
-    wait_until(lambda: bool(checkpoints_in(runs)), seconds=240)  # on a busy machine
-    os.kill(os.getpid(), signal.SIGINT)
-
-
-@pytest.fixture
-def own_interrupt() -> Iterator[None]:
-    """Take interrupts in Python's own way, whatever a shell that started this, or a test before, left in its place."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("prefect_server", "own_interrupt")
-def test_a_row_that_was_interrupted_goes_on_by_the_same_command(
+@pytest.mark.usefixtures("prefect_server")
+def test_a_row_that_was_killed_goes_on_by_the_same_command(
     rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GWM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
     monkeypatch.setenv("GWM_TRAIN_THREADS", "1")
     monkeypatch.setenv("GWM_RAY_CPUS", "1")
-    dataset, runs, out = (
-        write_dataset(tmp_path / "dataset", num_frames=(5, 4)),
-        tmp_path / "home/runs",
-        tmp_path / "out",
-    )
+    dataset = write_dataset(tmp_path / "dataset", num_frames=(5, 4))
+    runs, out = tmp_path / "home/runs", tmp_path / "out"
     arguments = ["ablate", "segments", "--rows", "k2", "--base", "debug", "--benchmark", "rendered", "--out", str(out)]
     arguments += ["--root", str(rendered), "--dataset", dataset, "--set", "optimisation.num_steps=120"]
     arguments += ["--set", "recording.checkpoint_every_steps=4", "--set", "recording.num_checkpoints_kept=40"]
 
-    thread = Thread(target=interrupt_at_a_checkpoint, args=(runs,))
-    thread.start()
-    assert CliRunner().invoke(app, arguments).exit_code != 0
-    thread.join()
-    interrupted_at = max(checkpoints_in(runs))
-    assert 4 <= interrupted_at < 120
+    killed_at = kill_at_a_checkpoint(arguments, location(runs), tmp_path / "killed.log")
+    assert 4 <= killed_at < 120
     assert not (out / "segments-rendered.json").exists()
 
     continued = CliRunner().invoke(app, arguments)
     assert continued.exit_code == 0, continued.output
     (result,) = [json.loads(file.read_text()) for file in runs.glob("*/result.json")]
-    assert (result["resumed_from_step"], result["step"]) == (interrupted_at, 120)
+    assert (result["resumed_from_step"], result["step"]) == (killed_at, 120)
     (row,) = json.loads((out / "segments-rendered.json").read_text())["rows"]
     assert row["status"] == "done"
     assert 0 <= row["J"]["label-free"] <= 1

@@ -8,9 +8,6 @@ from __future__ import annotations
 import base64
 import os
 import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import ray
-from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME
 
 from pipelines.ablate import ablate_gwm
 from pipelines.evaluate import evaluate_model
@@ -28,17 +25,15 @@ from pipelines.runtime import load_settings
 from pipelines.segment import segment_footage
 from pipelines.train import train_gwm
 from tasks.catalog import open_dataset
-from tasks.checkpoint import list_checkpoint_steps
 from tasks.model_package import WEIGHTS_FILE, read_description
 from tasks.registry import find_version
 from tasks.storage import Location, location
 from tasks.trace_target import trace
 from tasks.weights import fetch_weights
-from tests.tasks.test_pool import wait_until
+from tests.pipelines.killed import kill_at_a_checkpoint
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "ray_cluster")
 
-ROOT = Path(__file__).resolve().parents[2]
 GAPS = "data.gaps=[1,-1]"
 NUM_STEPS = 80
 TRAINING = [GAPS, f"optimisation.num_steps={NUM_STEPS}", "recording.checkpoint_every_steps=8"]
@@ -56,25 +51,6 @@ def everything_remote(s3_root: str, rendered: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GWM_INGEST_ACTORS", "1")
     monkeypatch.setenv("GWM_RAY_CPUS", "1")  # scored in this process
     return s3_root
-
-
-def train_until_killed(dataset: str, runs: Location, log: Path) -> int:
-    """Start ``gwm train``, kill it once a checkpoint is there, and return the step of the last one."""
-    command = [sys.executable, "-m", "pipelines.cli", "train", "--experiment=debug", f"--dataset={dataset}"]
-    command += [word for override in TRAINING for word in ("--set", override)]
-    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
-
-    def steps() -> list[int]:
-        return [step for run in runs.list_folders() for step in list_checkpoint_steps(run / "checkpoints")]
-
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT) as process,
-    ):
-        wait_until(lambda: bool(steps()) or process.poll() is not None)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL, log.read_text()
-    return max(steps())
 
 
 def masks_below(folder: Location) -> list[np.ndarray]:
@@ -95,7 +71,9 @@ def test_the_whole_path_lies_on_s3_and_leaves_no_secret(
     summary = ingest_footage([f"{root}/raw/footage"], dataset, gaps="1,-1")
     assert (summary["num_ingested"], open_dataset(dataset).num_frames) == (2, 12)
 
-    killed_at = train_until_killed(dataset, location(f"{root}/runs"), tmp_path / "killed.log")
+    training = ["train", "--experiment=debug", f"--dataset={dataset}"]
+    training += [word for override in TRAINING for word in ("--set", override)]
+    killed_at = kill_at_a_checkpoint(training, location(f"{root}/runs"), tmp_path / "killed.log")
     trained = train_gwm(dataset, "debug", overrides=TRAINING, register_as="remote")
     assert trained["resumed_from_step"] == killed_at < NUM_STEPS
     assert find_version("models:/remote/1", settings).artifact_uri.startswith(f"{root}/mlflow/")
