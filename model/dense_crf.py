@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from model import dense_crf_compiled, dense_crf_kernels, dense_crf_tensor
+from model import dense_crf_compiled, dense_crf_tensor
+from model.compiled import AVAILABLE
 from model.errors import InputError
 from model.permutohedral import LatticeGeometry
 
@@ -91,7 +92,7 @@ class DenseCrf:
         """
         if backend not in get_args(CrfBackend):
             raise InputError(f"backend={backend!r}: expected one of {', '.join(get_args(CrfBackend))}")
-        if backend == "compiled" and not dense_crf_kernels.AVAILABLE:
+        if backend == "compiled" and not AVAILABLE:
             raise InputError("backend='compiled' needs numba, which is not installed; use 'tensor' or install numba")
         self.config = config
         self.backend = backend
@@ -155,7 +156,7 @@ class DenseCrf:
         on_cpu = image.device.type == "cpu"
         if self.backend == "compiled" and not on_cpu:
             raise InputError(f"backend='compiled' got an image on {image.device}: move it to the CPU, or use 'tensor'")
-        return self.backend == "compiled" or (self.backend == "auto" and on_cpu and dense_crf_kernels.AVAILABLE)
+        return self.backend == "compiled" or (self.backend == "auto" and on_cpu and AVAILABLE)
 
 
 def _positions(image: UInt8[Tensor, "3 H W"], deviation_px: float) -> Float[Tensor, "n 2"]:

@@ -1,7 +1,6 @@
 """Placing points in a permutohedral lattice, compiled for the CPU.
 
-Every kernel is a plain loop over arrays, compiled on first use, in some seconds, and kept beside the source where that
-folder can be written. They let go of the interpreter's lock, so that frames run beside each other in threads.
+Every kernel is a plain loop over arrays, compiled on first use; model/dense_crf_tensor.py does the same without.
 
     locate            features -> packed keys and barycentric weights of the corners
     number_keys       packed keys -> numbers 0..M-1, by a hash table with open addressing
@@ -12,35 +11,15 @@ What is then computed on the lattice is in dense_crf_messages.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, no_type_check
+from typing import no_type_check
 
 import numpy as np
 
-try:
-    import numba
-except ImportError:  # model/dense_crf_tensor.py does the same, more slowly
-    numba = None
-
-AVAILABLE = numba is not None
-"""Whether the kernels can be compiled here."""
+from model.compiled import compiled
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: multiplicative hashing (Knuth, vol. 3, 6.4)
 _BATCH = 256  # points located side by side
 _ZERO, _ONE = np.float32(0), np.float32(1)
-
-_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
-
-
-def compiled(kernel: _Kernel) -> _Kernel:
-    """Compile on first use, keeping the machine code beside the source where that folder can be written."""
-    if numba is None:
-        return kernel
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=True, **options)(kernel)
-    except RuntimeError:  # numba found no folder for its cache, such as in a read-only image
-        return numba.njit(**options)(kernel)
 
 
 @compiled

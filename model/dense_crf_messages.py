@@ -21,7 +21,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from model.dense_crf_kernels import compiled
+from model.compiled import compiled
 
 TOLERANCE = 1e-6
 """Largest change of a probability, or of a lattice point's part in a message, that is not passed on.

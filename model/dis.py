@@ -41,7 +41,8 @@ class DisEstimator:
             raise InputError(f"DisEstimator(preset={preset!r}): expected one of {', '.join(PRESETS)}")
         self.preset = preset
         self.name = "dis" if preset == "medium" else f"dis-{preset}"
-        # An OpenCV object keeps its pyramids between calls, so each thread has its own.
+        # An OpenCV object keeps its pyramids between calls, so each thread has its own; and what it adapts to a small
+        # frame, the finest scale, it keeps for the larger ones after it, so each size of frames begins with a new one.
         self._of_thread = threading.local()
 
     def encode(self, frame: UInt8[Tensor, "3 H W"]) -> UInt8[np.ndarray, "H W"]:
@@ -70,11 +71,11 @@ class DisEstimator:
             )
         if first.shape != second.shape:
             raise InputError(f"got a pair of {first.shape} and {second.shape}: expected frames of one size")
-        return self._calculator().calc(first, second, None)
+        return self._calculator(first.shape).calc(first, second, None)
 
-    def _calculator(self) -> Any:
-        if not hasattr(self._of_thread, "calculator"):
-            self._of_thread.calculator = cv2.DISOpticalFlow.create(PRESETS[self.preset])
+    def _calculator(self, size: tuple[int, ...]) -> Any:
+        if getattr(self._of_thread, "size", None) != size:
+            self._of_thread.size, self._of_thread.calculator = size, cv2.DISOpticalFlow.create(PRESETS[self.preset])
         return self._of_thread.calculator
 
     def __reduce__(self) -> tuple[type[DisEstimator], tuple[str]]:

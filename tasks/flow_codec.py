@@ -1,4 +1,4 @@
-"""Optical flow as bytes: at most 1/128 pixel away from the original, about a fourteenth of its size.
+"""Optical flow as bytes: at most 1/128 pixel away from the original, in a thirtieth of its size or a thirteenth.
 
 The steps, each undone exactly except for the first:
 
@@ -8,8 +8,13 @@ The steps, each undone exactly except for the first:
 4. byte planes: all low bytes, then all high bytes, which are nearly all zero;
 5. zstd, level 1.
 
-DIS flows of 480x854 frames took 233 kB; half floats in byte planes took 727 kB at four times the error. Every
-flow starts with a header of 20 bytes: magic, version, scale, height, width and the number of clamped values.
+Before them: a flow that its estimator enlarged from a coarser grid, as DIS does, is stored as that grid
+(tasks/flow_grid.py) and enlarged again when it is read. A pixel is a weighted mean of nodes, so it is no further off
+than they are, which is checked for every pixel before it is relied on. Every other flow is stored pixel by pixel.
+
+DIS flows of 480x854 frames took 95 kB, pixel by pixel 245; half floats in byte planes took 727 kB at four times the
+error. Every flow starts with a header: magic, version, steps per pixel, height, width, the number of clamped
+components, and in version 2 the stride of the grid. Version 1 is stored pixel by pixel.
 
 Steps 1 to 4 are compiled with numba. Where numba is absent numpy does the same, more slowly, byte for byte.
 """
@@ -18,19 +23,15 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from model.compiled import AVAILABLE, compiled
 from tasks.errors import DatasetError, InputError
-
-try:
-    import numba
-except ImportError:  # compiled kernels are an optimisation
-    numba = None
+from tasks.flow_grid import coarsen, enlarge, grid_size, is_enlarged, possible_strides
 
 STEPS_PER_PIXEL = 64
 """Resolution of stored flow; rounding is off by at most half a step."""
@@ -44,14 +45,26 @@ MAX_FLOW_PX = _LARGEST_STEP / STEPS_PER_PIXEL
 """Largest component that can be stored; larger ones are clamped to it."""
 
 _MAGIC = b"GWMF"
-_VERSION = 1
+_BY_PIXEL, _BY_NODE = 1, 2  # versions
 _HEADER = struct.Struct("<4sHHIII")  # magic, version, steps per pixel, height, width, number of clamped components
+_STRIDE = struct.Struct("<I")  # of version 2, after the header: pixels between the nodes of the grid
 _ZSTD_LEVEL = 1
 _MAX_PIXELS = 1 << 28
 
 Int16Flow = npt.NDArray[np.int16]
 Planes = npt.NDArray[np.uint8]
 Flow = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What a stored flow tells of itself. data_at: where its values begin."""
+
+    steps_per_pixel: int
+    size: tuple[int, int]
+    num_clamped: int
+    stride: int
+    data_at: int
 
 
 def encode_flow(flow: Flow) -> bytes:
@@ -61,34 +74,48 @@ def encode_flow(flow: Flow) -> bytes:
     estimator that gives those has failed, and no number would stand for them.
     """
     _require_flow(flow)
-    planes, num_clamped = planes_of_flow(flow)
-    _, height, width = flow.shape
-    header = _HEADER.pack(_MAGIC, _VERSION, STEPS_PER_PIXEL, height, width, num_clamped)
-    payload = pa.Codec("zstd", _ZSTD_LEVEL).compress(planes, asbytes=True)
-    return header + bytes(payload)
+    flow = np.ascontiguousarray(flow)
+    stride, planes, num_clamped = _planes_of_grid(flow) or (1, *planes_of_flow(flow))
+    version = _BY_PIXEL if stride == 1 else _BY_NODE
+    header = _HEADER.pack(_MAGIC, version, STEPS_PER_PIXEL, *flow.shape[1:], num_clamped)
+    if version == _BY_NODE:
+        header += _STRIDE.pack(stride)
+    return header + bytes(pa.Codec("zstd", _ZSTD_LEVEL).compress(planes, asbytes=True))
 
 
 def decode_flow(data: bytes | memoryview) -> Flow:
     """Decode what ``encode_flow`` wrote to float32 [2, H, W] in pixels.
 
-    Raises DatasetError when the bytes are damaged or of another version.
+    Raises DatasetError when the bytes are damaged or of a version that is not known here.
     """
-    steps_per_pixel, height, width, _ = _read_header(data)
+    header = _read_header(data)
+    height, width = grid_size(header.size, header.stride)
     num_bytes = 4 * height * width
     try:
-        plain = pa.Codec("zstd").decompress(memoryview(data)[_HEADER.size :], decompressed_size=num_bytes)
+        plain = pa.Codec("zstd").decompress(memoryview(data)[header.data_at :], decompressed_size=num_bytes)
     except (OSError, ValueError) as error:
         raise DatasetError(f"stored optical flow is damaged ({error}); ingest the video again") from error
     if plain.size != num_bytes:
         raise DatasetError(
             f"stored optical flow holds {plain.size} bytes, expected {num_bytes}; ingest the video again"
         )
-    return flow_of_planes(np.frombuffer(plain, np.uint8).reshape(2, 2, height, width), steps_per_pixel)
+    planes = np.frombuffer(plain, np.uint8).reshape(2, 2, height, width)
+    stored = flow_of_planes(planes, header.steps_per_pixel)
+    return stored if header.stride == 1 else enlarge(stored, *header.size)
 
 
 def num_clamped_components(data: bytes | memoryview) -> int:
     """How many components of a stored flow were beyond MAX_FLOW_PX, without decoding it."""
-    return _read_header(data)[3]
+    return _read_header(data).num_clamped
+
+
+def _planes_of_grid(flow: Flow) -> tuple[int, Planes, int] | None:
+    """Stride, byte planes [2 low/high, 2, h, w] and no clamped components, if the flow was enlarged from a grid."""
+    for stride in possible_strides(flow, MAX_ERROR_PX):
+        planes, num_clamped = planes_of_flow(coarsen(flow, stride))
+        if num_clamped == 0 and is_enlarged(flow_of_planes(planes, STEPS_PER_PIXEL), flow, MAX_ERROR_PX):
+            return stride, planes, 0
+    return None
 
 
 def _require_flow(flow: Flow) -> None:
@@ -97,20 +124,31 @@ def _require_flow(flow: Flow) -> None:
         raise InputError(f"encode_flow(flow={flow.dtype} {shape}): expected float32 [2, H, W] in pixels")
 
 
-def _read_header(data: bytes | memoryview) -> tuple[int, int, int, int]:
+def _read_header(data: bytes | memoryview) -> _Header:
     if len(data) < _HEADER.size:
         raise DatasetError(f"stored optical flow has {len(data)} bytes, less than its header; ingest the video again")
     magic, version, steps_per_pixel, height, width, num_clamped = _HEADER.unpack_from(data)
-    if magic != _MAGIC or version != _VERSION:
+    if magic != _MAGIC or version not in (_BY_PIXEL, _BY_NODE):
         raise DatasetError(
-            f"stored optical flow starts with {magic!r} version {version}, expected {_MAGIC!r} {_VERSION}; "
-            "ingest the video again with this version of the project"
+            f"stored optical flow starts with {magic!r} version {version}, expected {_MAGIC!r} {_BY_PIXEL} or "
+            f"{_BY_NODE}; ingest the video again with this version of the project"
         )
-    if steps_per_pixel < 1 or not 0 < height * width <= _MAX_PIXELS:
+    data_at, stride = _HEADER.size, 1
+    if version == _BY_NODE:
+        data_at += _STRIDE.size
+        stride = _STRIDE.unpack_from(data, _HEADER.size)[0] if len(data) >= data_at else 0
+    if steps_per_pixel < 1 or not 0 < height * width <= _MAX_PIXELS or not _is_stride(stride, height, width):
         raise DatasetError(
-            f"stored optical flow claims {height}x{width} at 1/{steps_per_pixel} px: its header is damaged"
+            f"stored optical flow claims {height}x{width} at 1/{steps_per_pixel} px and a value every {stride} px: "
+            "its header is damaged; ingest the video again"
         )
-    return steps_per_pixel, height, width, num_clamped
+    return _Header(
+        steps_per_pixel=steps_per_pixel, size=(height, width), num_clamped=num_clamped, stride=stride, data_at=data_at
+    )
+
+
+def _is_stride(stride: int, height: int, width: int) -> bool:
+    return stride == 1 or (stride > 1 and min(grid_size((height, width), stride)) > 1)
 
 
 def planes_of_flow_numpy(flow: Flow) -> tuple[Planes, int]:
@@ -198,27 +236,16 @@ def _join_kernel(planes: Planes, pixels_per_step: np.float32, flow: Flow) -> Non
                 pixels[column] = np.float32(above[column]) * pixels_per_step
 
 
-def _compile(kernel: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Compile on first use, keeping the machine code beside the source where that folder can be written."""
-    if numba is None:
-        return None
-    options: dict[str, Any] = {"nogil": True, "nopython": True}
-    try:
-        return numba.jit(cache=True, **options)(kernel)
-    except RuntimeError:  # numba found no folder for its cache, such as in a read-only image
-        return numba.jit(**options)(kernel)
-
-
-_split_compiled = _compile(_split_kernel)
-_join_compiled = _compile(_join_kernel)
+_split = compiled(_split_kernel)
+_join = compiled(_join_kernel)
 
 
 def planes_of_flow(flow: Flow) -> tuple[Planes, int]:
     """Steps 1 to 4 forward, in one pass where numba is installed; see ``planes_of_flow_numpy``."""
-    if _split_compiled is None:
+    if not AVAILABLE:
         return planes_of_flow_numpy(flow)
     planes = np.empty((2, *flow.shape), np.uint8)
-    num_clamped = _split_compiled(np.ascontiguousarray(flow), np.float32(STEPS_PER_PIXEL), planes)
+    num_clamped = _split(np.ascontiguousarray(flow), np.float32(STEPS_PER_PIXEL), planes)
     if num_clamped < 0:
         raise _not_finite()
     return planes, num_clamped
@@ -227,8 +254,8 @@ def planes_of_flow(flow: Flow) -> tuple[Planes, int]:
 def flow_of_planes(planes: Planes, steps_per_pixel: int) -> Flow:
     """Steps 1 to 4 backward, in one pass where numba is installed: byte planes to float32 [2, H, W] in pixels."""
     pixels_per_step = np.float32(1 / steps_per_pixel)
-    if _join_compiled is None:
+    if not AVAILABLE:
         return join_planes_numpy(planes) * pixels_per_step
     flow = np.empty(planes.shape[1:], np.float32)
-    _join_compiled(planes, pixels_per_step, flow)
+    _join(planes, pixels_per_step, flow)
     return flow

@@ -22,7 +22,7 @@ MODEL_MAY_IMPORT = {"torch", "numpy", "timm", "torchvision", "jaxtyping", "cv2",
 ONLY_IN = {
     "cv2": "model.dis",
     "safetensors": "model.weights",
-    "numba": "model.dense_crf_kernels",
+    "numba": "model.compiled",
 }  # inside model/: one room each
 TASKS_MAY_NOT_IMPORT = {"prefect", "prefect_ray", "pipelines", "tests", "benchmarks"}
 PIPELINES_MAY_NOT_IMPORT = {"ray", "prefect_ray", "tests", "benchmarks"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import dense_crf_kernels
+from model import dense_crf
 from model.dense_crf import CRF_PRESETS, CrfBackend, CrfConfig, DenseCrf, crf_preset
 from model.errors import InputError
 
@@ -179,7 +179,7 @@ def test_thin_images_work(height: int, width: int) -> None:
 def test_without_numba_torch_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     image, probabilities = disk_scene(2)
     tensor = DenseCrf(SMALL, backend="tensor").refine(image, probabilities)
-    monkeypatch.setattr(dense_crf_kernels, "AVAILABLE", False)
+    monkeypatch.setattr(dense_crf, "AVAILABLE", False)
     assert torch.equal(DenseCrf(SMALL).refine(image, probabilities), tensor)
     with pytest.raises(InputError, match="needs numba"):
         DenseCrf(SMALL, backend="compiled")

@@ -190,6 +190,14 @@ def test_dis_runs_from_its_smallest_size_on(preset: str, height: int, width: int
     assert flow.isfinite().all()
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_dis_does_not_remember_a_smaller_frame(preset: str) -> None:
+    small, large = shifted_pair(1, 0, size=33), shifted_pair(3, 1)
+    estimator = DisEstimator(preset)
+    flow_between(estimator, *small)
+    assert torch.equal(flow_between(estimator, *large), flow_between(DisEstimator(preset), *large))
+
+
 def test_dis_refuses_pairs_that_do_not_belong_together() -> None:
     estimator = DisEstimator()
     small, large = (estimator.encode(torch.zeros(3, side, 64, dtype=torch.uint8)) for side in (40, 48))

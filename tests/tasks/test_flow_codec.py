@@ -5,12 +5,15 @@ import struct
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from tasks import flow_codec
+from model.dis import DisEstimator
+from tasks import flow_codec, flow_grid
 from tasks.errors import DatasetError, InputError
 from tasks.flow_codec import (
     MAX_ERROR_PX,
@@ -78,7 +81,7 @@ def test_compiled_and_numpy_agree_byte_for_byte_and_are_exact(quantised: NDArray
     flow = quantised.astype(np.float32) / 64
     flow.reshape(-1)[:num_beyond] = -700
     planes, num_clamped = planes_of_flow_numpy(flow)
-    assert flow_codec._split_compiled is not None
+    assert flow_codec.AVAILABLE
     compiled, counted = flow_codec.planes_of_flow(flow)
     assert np.array_equal(compiled, planes)
     assert counted == num_clamped == min(num_beyond, flow.size)
@@ -90,20 +93,100 @@ def test_compiled_and_numpy_agree_byte_for_byte_and_are_exact(quantised: NDArray
 def test_bytes_are_the_same_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     flow = np.random.default_rng(0).normal(0, 30, (2, 31, 45)).astype(np.float32)
     compiled = encode_flow(flow)
-    monkeypatch.setattr(flow_codec, "_split_compiled", None)
-    monkeypatch.setattr(flow_codec, "_join_compiled", None)
+    from_grid = _enlarged(flow, 62, 91)
+    compiled_grid, read = encode_flow(from_grid), decode_flow(encode_flow(from_grid))
+    assert (_stride(compiled), _stride(compiled_grid)) == (1, 2)
+    monkeypatch.setattr(flow_codec, "AVAILABLE", False)
+    monkeypatch.setattr(flow_grid, "AVAILABLE", False)
     assert encode_flow(flow) == compiled
+    assert encode_flow(from_grid) == compiled_grid
     assert np.array_equal(decode_flow(compiled), np.rint(flow * 64).astype(np.float32) / 64)
+    assert np.array_equal(decode_flow(compiled_grid), read)
 
 
-def test_real_flow_takes_a_fourteenth_of_its_size() -> None:
+def _stride(stored: bytes) -> int:
+    """The stride of a stored flow, as the module documents its header: 1 where it is stored pixel by pixel."""
+    version = int.from_bytes(stored[4:6], "little")
+    return 1 if version == 1 else int.from_bytes(stored[20:24], "little")
+
+
+def _enlarged(grid: Flow, height: int, width: int) -> Flow:
+    """What OpenCV makes of a grid [2, h, w]: of two channels at once, as DIS does; of one it rounds in another way."""
+    channels_last = np.ascontiguousarray(grid.transpose(1, 2, 0))
+    flow = cv2.resize(channels_last, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(flow.transpose(2, 0, 1))
+
+
+NODES = st.tuples(st.just(2), st.integers(2, 20), st.integers(2, 20))
+
+
+@given(
+    hnp.arrays(np.float32, NODES, elements=st.floats(-500, 500, width=32)),
+    st.sampled_from([2, 4]),
+    st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+@settings(max_examples=60, deadline=None)
+def test_enlarged_flow_comes_back_within_half_a_step(grid: Flow, stride: int, more: tuple[int, int]) -> None:
+    height, width = (nodes * stride + min(odd, stride - 1) for nodes, odd in zip(grid.shape[1:], more, strict=True))
+    flow = _enlarged(grid, height, width)
+    _check_round_trip(flow)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize("size", [(240, 426), (135, 241), (50, 33), (9, 8), (719, 1283)])
+def test_enlarging_is_that_of_opencv_and_pytorch(size: tuple[int, int], stride: int) -> None:
+    nodes = (2, size[0] // stride, size[1] // stride)
+    grid = np.random.default_rng(0).uniform(-30, 30, nodes).astype(np.float32)
+    ours = flow_grid.enlarge(grid, *size)
+    assert np.array_equal(ours, flow_grid.enlarge_numpy(grid, *size))
+    assert np.abs(ours - _enlarged(grid, *size)).max() < 1e-5
+    by_torch = functional.interpolate(torch.from_numpy(grid)[None], size, mode="bilinear", align_corners=False)[0]
+    assert np.abs(ours - by_torch.numpy()).max() < 0.01  # its places are float32 all the way: 4e-5 px of 1283
+    found = flow_grid.coarsen(_enlarged(grid, *size), stride)
+    assert np.abs(found - grid).max() < 1e-2
+    assert np.array_equal(found, flow_grid.coarsen_numpy(_enlarged(grid, *size), stride))
+
+
+@pytest.mark.parametrize(("preset", "stride"), [("ultrafast", 4), ("fast", 4), ("medium", 2)])
+@pytest.mark.parametrize("size", [(480, 854), (240, 427), (101, 135)])
+def test_flow_of_dis_is_stored_as_its_grid(preset: str, stride: int, size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (size[0] + 6, size[1] + 6, 3), dtype=np.uint8)
+    texture = torch.from_numpy(cv2.GaussianBlur(noise, (0, 0), 2)).permute(2, 0, 1)
+    estimator = DisEstimator(preset)
+    first, second = (estimator.encode(crop) for crop in (texture[:, 2:-4, 3:-3], texture[:, 3:-3, 1:-5]))
+    flow = estimator.flow([(first, second)])[0].numpy()
+    assert _stride(encode_flow(flow)) == stride
+    _check_round_trip(flow)
+
+
+def test_a_pixel_beside_the_grid_is_kept() -> None:
+    flow = _enlarged(np.random.default_rng(0).uniform(-30, 30, (2, 20, 30)).astype(np.float32), 40, 60)
+    assert _stride(encode_flow(flow)) == 2
+    flow[1, 33, 44] += 0.1
+    assert _stride(encode_flow(flow)) == 1
+    _check_round_trip(flow)
+
+
+def test_a_grid_beyond_the_range_is_stored_by_pixel_and_counted() -> None:
+    grid = np.random.default_rng(0).uniform(-30, 30, (2, 20, 30)).astype(np.float32)
+    grid[0, 4:7, 5:8] = 700
+    flow = _enlarged(grid, 40, 60)
+    assert _stride(encode_flow(flow)) == 1
+    assert num_clamped_components(encode_flow(flow)) > 0
+    _check_round_trip(flow)
+
+
+def test_real_flow_takes_a_thirtieth_of_its_size_and_a_thirteenth_by_pixel() -> None:
     folder = shared_or_skip(DAVIS / "JPEGImages" / "480p" / "blackswan")
     paths = sorted(folder.glob("*.jpg"))[:2]
     first, second = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths)
     estimated = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(first, second, None)
     flow = np.ascontiguousarray(estimated.transpose(2, 0, 1))
     _check_round_trip(flow)
-    assert flow.nbytes / len(encode_flow(flow)) > 13  # 3279 kB to 250 kB
+    assert flow.nbytes / len(encode_flow(flow)) > 30  # 3279 kB to 95 kB
+    flow[0, 240] += 0.1  # a row that no grid explains
+    _check_round_trip(flow)
+    assert flow.nbytes / len(encode_flow(flow)) > 13  # to 250 kB
 
 
 def test_not_contiguous_flow_is_fine() -> None:
@@ -132,12 +215,15 @@ def test_what_is_not_a_displacement_is_refused(value: float, monkeypatch: pytest
     flow[1, 2, 0] = value
     with pytest.raises(InputError, match="contains NaN or infinity"):
         encode_flow(flow)
-    monkeypatch.setattr(flow_codec, "_split_compiled", None)
+    monkeypatch.setattr(flow_codec, "AVAILABLE", False)
+    monkeypatch.setattr(flow_grid, "AVAILABLE", False)
     with pytest.raises(InputError, match="contains NaN or infinity"):
         encode_flow(flow)
 
 
-GOOD = encode_flow(np.ones((2, 4, 5), np.float32))
+GOOD = encode_flow(np.random.default_rng(0).normal(0, 9, (2, 4, 5)).astype(np.float32))
+GRID = encode_flow(np.ones((2, 20, 30), np.float32))
+assert (_stride(GOOD), _stride(GRID)) == (1, 4)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +237,11 @@ GOOD = encode_flow(np.ones((2, 4, 5), np.float32))
         (GOOD[:20], "damaged"),
         (GOOD[:-4], "damaged"),
         (GOOD[:8] + struct.pack("<II", 9, 5) + GOOD[16:], "holds 80 bytes|damaged"),
+        (GRID[:22], "every 0 px: its header is damaged"),
+        (GRID[:20] + struct.pack("<I", 0) + GRID[24:], "every 0 px: its header is damaged"),
+        (GRID[:20] + struct.pack("<I", 11) + GRID[24:], "every 11 px: its header is damaged"),
+        (GRID[:20] + struct.pack("<I", 2) + GRID[24:], "holds 280 bytes|damaged"),
+        (GRID[:8] + struct.pack("<II", 24, 30) + GRID[16:], "holds 280 bytes|damaged"),
     ],
 )
 def test_damaged_bytes_are_told(data: bytes, message: str) -> None:
