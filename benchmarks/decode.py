@@ -1,8 +1,8 @@
-"""Decoding in a confined process per clip against a bare PyAV loop in this one: speed, what a clip costs, memory.
+"""Decoding in a confined process per clip against a bare PyAV loop in this one: speed, and what a clip costs.
 
 The loop is what a script without protection does: open, decode, convert to RGB. Both yield the same arrays, which is
 checked. 480p is 300 frames of a texture that moves, H.264 at CRF 23; what a clip costs is measured on two frames of
-64 x 48; memory on 1080p at one frame per second, an hour of it against a minute, of both processes together.
+64 x 48.
 """
 
 from __future__ import annotations
@@ -15,24 +15,20 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from benchmarks.timing import best_seconds, print_ratios
 from tasks.decode import DecodeOptions, iterate_frames
 from tasks.decode_limits import DecodeLimits
 from tasks.footage import FootageItem
-from tests.video_files import numbered_frames, repeat_video, write_video
-
-_RECORDED_SECONDS = 4  # the rest is its packets again
+from tests.video_files import numbered_frames, write_video
 
 
 def main() -> None:
-    """Print the three comparisons."""
+    """Print the two comparisons."""
     with tempfile.TemporaryDirectory() as folder:
         _compare_speed(write_video(Path(folder) / "480p.mp4", _moving_texture(300), codec_options={"crf": "23"}))
         _compare_overhead(write_video(Path(folder) / "two_frames.mp4", numbered_frames(2)))
-        _compare_memory(Path(folder))
 
 
 def _compare_speed(video: Path) -> None:
@@ -60,33 +56,9 @@ def _compare_overhead(video: Path) -> None:
         print(f"  {name:<46} {(ours[at] - bare[at]) * 1e3:10.3f} ms")
 
 
-def _compare_memory(folder: Path) -> None:
-    images = [np.roll(_moving_texture(1, 1080, 1920)[0], 4 * number, axis=1) for number in range(_RECORDED_SECONDS)]
-    options = {"preset": "ultrafast", "crf": "35"}
-    recorded = write_video(folder / "recorded.mp4", images, frame_rate=1, codec_options=options)
-    peaks = {}
-    for name, seconds in (("warm up", 8), ("one minute", 60), ("one hour", 3600)):
-        video = repeat_video(recorded, folder / "long.mp4", seconds // _RECORDED_SECONDS)
-        started = time.perf_counter()
-        peaks[name], num_frames = _peak_bytes(video)
-        if name != "warm up":
-            took = time.perf_counter() - started
-            print(f"memory, {name} of 1080p: {peaks[name] / 2**20:.1f} MiB, {num_frames} frames in {took:.0f} s")
-    print(f"  the hour takes {(peaks['one hour'] - peaks['one minute']) / 2**20:+.1f} MiB")
-
-
-def _peak_bytes(video: Path) -> tuple[int, int]:
-    peak = num_frames = 0
-    for num_frames, _ in enumerate(_ours(video, DecodeOptions(max_side=854)), start=1):
-        if num_frames % 20 == 1:
-            processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-            peak = max(peak, sum(process.memory_info().rss for process in processes))
-    return peak, num_frames
-
-
-def _ours(video: Path, options: DecodeOptions | None = None) -> Iterator[NDArray[np.uint8]]:
+def _ours(video: Path) -> Iterator[NDArray[np.uint8]]:
     item = FootageItem(uri=str(video), clip=video.stem, kind="video")
-    for frame in iterate_frames(item, options or DecodeOptions(), DecodeLimits()):
+    for frame in iterate_frames(item, DecodeOptions(), DecodeLimits()):
         yield frame.image
 
 

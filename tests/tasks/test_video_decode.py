@@ -171,7 +171,7 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
 
 
 def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
-    """Of this process and the one that decodes, together, at 1080p; an hour of it is in ``benchmarks/decode.py``."""
+    """Of this process and the one that decodes, together, at 1080p; an hour is in ``test_long_video.py``."""
     images = [np.roll(numbered_frames(1, 1920, 1080)[0], 8 * number, axis=1) for number in range(12)]
     short = write_video(tmp_path / "short.mp4", images, frame_rate=12, codec_options={"preset": "ultrafast"})
     long = repeat_video(short, tmp_path / "long.mp4", 20)
