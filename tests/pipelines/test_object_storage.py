@@ -42,14 +42,15 @@ TRAINING += ["recording.pictures_every_steps=40"]
 
 @pytest.fixture
 def everything_remote(s3_root: str, rendered: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URI of a folder with footage and truth, where all that has a setting goes; Ray for the ingest only."""
+    """URI of a folder with footage and truth, where all that has a setting goes."""
     for file in (path for path in rendered.rglob("*") if path.is_file()):
         (location(s3_root) / f"raw/{file.relative_to(rendered).as_posix()}").upload(file)
     monkeypatch.setenv("GWM_RUNS_URI", f"{s3_root}/runs")
     monkeypatch.setenv("GWM_MLFLOW_ARTIFACTS_URI", f"{s3_root}/mlflow")
     monkeypatch.setenv("GWM_TRAIN_WORKERS", "0")
+    monkeypatch.setenv("GWM_TRAIN_THREADS", "1")
     monkeypatch.setenv("GWM_INGEST_ACTORS", "1")
-    monkeypatch.setenv("GWM_RAY_CPUS", "1")  # scored in this process
+    monkeypatch.setenv("GWM_RAY_CPUS", "2")  # the two sequences are scored by two of Ray's processes
     return s3_root
 
 
@@ -74,7 +75,9 @@ def test_the_whole_path_lies_on_s3_and_leaves_no_secret(
     training = ["train", "--experiment=debug", f"--dataset={dataset}"]
     training += [word for override in TRAINING for word in ("--set", override)]
     killed_at = kill_at_a_checkpoint(training, location(f"{root}/runs"), tmp_path / "killed.log")
-    trained = train_gwm(dataset, "debug", overrides=TRAINING, register_as="remote")
+    with monkeypatch.context() as by_ray_train:
+        by_ray_train.setenv("GWM_TRAIN_WORKERS", "1")
+        trained = train_gwm(dataset, "debug", overrides=TRAINING, register_as="remote")
     assert trained["resumed_from_step"] == killed_at < NUM_STEPS
     assert find_version("models:/remote/1", settings).artifact_uri.startswith(f"{root}/mlflow/")
     with monkeypatch.context() as on_disk:
