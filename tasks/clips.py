@@ -61,6 +61,9 @@ create unique index clip_of_number on clip (number) where number is not null;
 """
 _MAX_OPEN = 8  # datasets that one process has histories of
 
+ROWS_A_FILE = 8000
+"""Most clips of a file of the table: of a million, at most 250 files; a renamed clip has as many rewritten."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Likeness:
@@ -93,7 +96,7 @@ class ClipHistory(RowTable):
     """All clips that a dataset ever described. May be used from several threads."""
 
     def __init__(self, uri: str) -> None:
-        super().__init__(location(uri) / CLIPS_TABLE, CLIPS_SCHEMA, _HISTORY_COLUMNS)
+        super().__init__(location(uri) / CLIPS_TABLE, CLIPS_SCHEMA, _HISTORY_COLUMNS, ROWS_A_FILE)
 
     def judge(self, facts: ClipFacts, is_present: Callable[[str], bool], *, skip: bool = False) -> JudgedClip:
         """Say what the clip is a near-duplicate of, and remember it for those that come after.
@@ -144,7 +147,7 @@ class ClipHistory(RowTable):
         self._remember(rows, file=path)
 
     def _forget_rows(self, path: str) -> None:
-        """Nothing: a file only goes when another one takes its rows over."""
+        """Nothing: a file only goes when others take its rows over."""
 
     def _remember(self, rows: Iterable[Row], *, file: str | None) -> None:
         for row in rows:

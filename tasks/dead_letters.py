@@ -44,6 +44,9 @@ _MAX_OPEN = 8  # datasets that one process follows the table of
 _KEY = ("source", "video_id", "recipe_hash")  # of a row: one per source and content
 _MAX_DETAIL_CHARACTERS = 2000
 
+ROWS_A_FILE = 500
+"""Most letters of a file of the table: what one that is refused again has rewritten."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
@@ -117,7 +120,7 @@ class _RejectedTable(RowTable):
     """Knows which file of the table holds whose dead letter. Files are small, so that a change rewrites few rows."""
 
     def __init__(self, uri: str) -> None:
-        super().__init__(location(uri) / REJECTED_TABLE, SCHEMA, _KEY)
+        super().__init__(location(uri) / REJECTED_TABLE, SCHEMA, _KEY, ROWS_A_FILE)
 
     def with_refusals(self, refusals: Sequence[Refusal]) -> Change:
         """Rewrite the files that hold letters of the same footage, with the others."""

@@ -2,6 +2,8 @@
 
 deltalake would open the list of all files for every batch. This follows the log (``tasks/log_follower.py``), remembers
 what its subclass wants to find again, and writes a commit of its own: new files, and those that they take the place of.
+Small files are merged now and then, in the commit of a change, so that whoever begins to read a table of a million rows
+opens some hundred files and not one for every batch that there ever was.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from tasks.storage import Location
 
 Row = dict[str, Any]
 
-ROWS_A_FILE = 500
-"""Most rows of a file: what one row that changes has rewritten."""
+MERGE_AT = 16
+"""Small files of which one is made, and so what a reader opens for nothing at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +40,18 @@ class Change:
     replaced: Iterable[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    num_bytes: int
+    num_rows: int
+
+
 class RowTable(LogFollower):
     """Rows of one schema. Subclasses take in the rows of a file in ``_add_rows``."""
 
-    def __init__(self, table: Location, schema: pa.Schema, columns: Sequence[str]) -> None:
-        """columns: those that ``_add_rows`` gets."""
-        self._schema, self._columns_kept = schema, list(columns)
+    def __init__(self, table: Location, schema: pa.Schema, columns: Sequence[str], rows_a_file: int) -> None:
+        """columns: those that ``_add_rows`` gets. rows_a_file: at most, what one row that changes has rewritten."""
+        self._schema, self._columns_kept, self._rows_a_file = schema, list(columns), rows_a_file
         super().__init__(table)
 
     def change(self, decide: Callable[[], Change]) -> None:
@@ -70,19 +78,20 @@ class RowTable(LogFollower):
 
     def _clear(self) -> None:
         super()._clear()
-        self._sizes: dict[str, int] = {}
+        self._live: dict[str, _File] = {}
 
     def _add(self, add: Mapping[str, Any]) -> None:
         path = str(add["path"])
-        if path not in self._sizes:
+        if path not in self._live:
             self._add_rows(path, self._read(path, self._columns_kept))
-        self._sizes[path] = int(add["size"])
-        self.num_files = len(self._sizes)
+        num_rows = json.loads(add.get("stats") or "{}").get("numRecords", self._rows_a_file)
+        self._live[path] = _File(num_bytes=int(add["size"]), num_rows=num_rows)
+        self.num_files = len(self._live)
 
     def _remove(self, path: str) -> None:
-        if self._sizes.pop(path, None) is not None:
+        if self._live.pop(path, None) is not None:
             self._forget_rows(path)
-        self.num_files = len(self._sizes)
+        self.num_files = len(self._live)
 
     def _read(self, path: str, columns: list[str]) -> list[Row]:
         with (self.table / path).open_input() as stream:
@@ -92,15 +101,18 @@ class RowTable(LogFollower):
         """Make the next version, if there is anything to change."""
         self.refresh()
         change = decide()
-        replaced = sorted(set(change.replaced))
+        replaced = set(change.replaced)
         if not change.rows and not replaced:
             return False
-        files = [self._write(change.rows[at : at + ROWS_A_FILE]) for at in range(0, len(change.rows), ROWS_A_FILE)]
+        kept = {path: file.num_rows for path, file in self._live.items() if path not in replaced}
+        merged = files_to_merge(kept, self._rows_a_file)
+        rows = [*(row for path in merged for row in self.rows_of(path)), *change.rows]
+        files = [self._write(rows[at : at + self._rows_a_file]) for at in range(0, len(rows), self._rows_a_file)]
         fields = json.loads(Schema.from_arrow(self._schema).to_json())["fields"]
         actions = [
             commit_info("CREATE TABLE" if self.version is None else "WRITE", {}),
             *column_actions(fields, self.metadata, self.columns),
-            *(remove_action(path, self._sizes[path]) for path in replaced),
+            *(remove_action(path, self._live[path].num_bytes) for path in sorted(replaced.union(merged))),
             *(add_action(file.name, file.size(), {"numRecords": num_rows}) for file, num_rows in files),
         ]
         self.log.makedirs()
@@ -118,3 +130,12 @@ class RowTable(LogFollower):
         file = self.table / f"part-{uuid.uuid4()}.parquet"
         file.write_bytes(sink.getvalue().to_pybytes())
         return file, len(rows)
+
+
+def files_to_merge(num_rows: Mapping[str, int], rows_a_file: int) -> list[str]:
+    """Files, of a table's by their numbers of rows, that are to become one: all small ones, once there are many.
+
+    Small is what fills half of a file or less, so that no row is merged again without end.
+    """
+    small = sorted(path for path, number in num_rows.items() if 2 * number <= rows_a_file)
+    return small if len(small) >= MERGE_AT else []

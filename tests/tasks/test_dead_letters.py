@@ -12,11 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from tasks.dead_letters import SCHEMA, Refusal, forget_rejected, parse_reasons, read_rejected, record_rejected
+from tasks.dead_letters import (
+    ROWS_A_FILE,
+    SCHEMA,
+    Refusal,
+    forget_rejected,
+    parse_reasons,
+    read_rejected,
+    record_rejected,
+)
 from tasks.errors import REJECTION_REASONS, InputError
 from tasks.footage import discover
 from tasks.ingest import prepare_ingest
-from tasks.row_table import ROWS_A_FILE
 from tests.tasks.small_footage import RECIPE, write_clip
 
 NAMES = [
