@@ -86,6 +86,8 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3Server]:
     """One S3 server for the session, with an empty bucket. Whoever kills it starts it again."""
+    if s3_server.IS_GIVEN:
+        pytest.skip("kills the S3 server; this one was given")
     server = s3_server.S3Server(tmp_path_factory.mktemp("s3") / "store")
     server.start()
     s3_server.make_bucket()
@@ -94,9 +96,15 @@ def s3_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.S3S
 
 
 @pytest.fixture(scope="session")
-def s3_bucket(s3_store: s3_server.S3Server) -> str:
+def s3_bucket(request: pytest.FixtureRequest) -> Iterator[str]:
     """URI of the bucket of a running S3 server."""
-    return f"s3://{s3_server.BUCKET}"
+    if s3_server.IS_GIVEN:
+        s3_server.make_bucket()
+    else:
+        request.getfixturevalue("s3_store")
+    yield f"s3://{s3_server.BUCKET}"
+    if s3_server.IS_GIVEN:
+        s3_server.remove_bucket()
 
 
 @pytest.fixture

@@ -2,6 +2,9 @@
 
 Its address and its key are in the environment from the start of the session, whether or not a test needs the server:
 so every process of a test has them, Ray's as well, whatever was started first, and nothing reaches a real store.
+
+With ``GWM_TESTS_S3=given`` the tests run against the server that ``AWS_ENDPOINT_URL`` and the other variables of AWS
+name, in a bucket of their own that is removed afterwards; those that kill and restart the server are skipped.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 SCRIPT = Path(__file__).resolve().parents[1] / "infra" / "object_store.py"
-BUCKET = "gwm-tests"
+IS_GIVEN = os.environ.get("GWM_TESTS_S3") == "given"
+BUCKET = f"gwm-tests-{secrets.token_hex(4)}" if IS_GIVEN else "gwm-tests"
 
 
 def reserve_port() -> socket.socket:
@@ -32,6 +36,8 @@ PORT: int = _port_holder.getsockname()[1]
 
 def prepare_environment() -> None:
     """Make the test server the only S3 that this process and its children know, with a key of this session alone."""
+    if IS_GIVEN:
+        return
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ |= {
@@ -47,6 +53,15 @@ def make_bucket() -> None:
     from boto3.session import Session
 
     Session().client("s3").create_bucket(Bucket=BUCKET)
+
+
+def remove_bucket() -> None:
+    """Remove the bucket and all that the tests left in it."""
+    from boto3.session import Session
+
+    bucket = Session().resource("s3").Bucket(BUCKET)
+    bucket.objects.all().delete()
+    bucket.delete()
 
 
 class S3Server:
