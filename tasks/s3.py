@@ -3,7 +3,8 @@
 The setting is ``tasks/s3_setting.py``. Credentials are never read: the libraries find them in the environment of their
 process, so no handle, URI, log, table, Ray environment or error can hold one.
 
-pyarrow reads and writes Parquet, deltalake commits, s3fs lists footage and gives video demuxers Python files.
+pyarrow writes files and reads Parquet, deltalake commits, s3fs reads files whole, uploads, lists footage and gives
+video demuxers Python files.
 ``require_answer`` asks a bucket before the first of any of these is made, once per process and with little patience,
 so that a wrong setting is told within seconds and by its name. After that a store that does not answer is waited for,
 about half a minute: servers restart.

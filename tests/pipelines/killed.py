@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,4 +37,5 @@ def kill_at_a_checkpoint(arguments: Sequence[str], runs: Location, log: Path) ->
         wait_until(lambda: bool(steps()) or process.poll() is not None, seconds=240)  # on a busy machine
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, log.read_text()
+    time.sleep(1)  # a server may still be writing what reached it
     return max(steps())

@@ -9,6 +9,7 @@ import base64
 import os
 import pickle
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -138,8 +139,10 @@ def left_behind(folder: Path, bucket: Location) -> Iterator[tuple[str, bytes]]:
     assert database.is_file()
     assert any((session / "logs").iterdir())
     places = (folder, load_settings().home_path, Path(str(PREFECT_HOME.value())), database.parent, session)
-    for path in (path for place in places for path in place.rglob("*") if path.is_file()):
-        yield str(path), path.read_bytes()
+    for path in (Path(below) / name for place in places for below, _, names in os.walk(place) for name in names):
+        with suppress(FileNotFoundError):  # a journal of a database at work: it was not left behind
+            if path.is_file():
+                yield str(path), path.read_bytes()
     for place in bucket.list(recursive=True):
         yield place.uri, place.read_bytes()
 

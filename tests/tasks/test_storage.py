@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
+import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +35,30 @@ def test_bytes_come_back(folder: Location) -> None:
     with place.open_input() as stream:
         stream.seek(3)
         assert stream.read() == b"ond"
+
+
+def test_a_file_that_is_written_again_is_read_as_one_or_the_other(folder: Location) -> None:
+    """A reader that asks for the size first, and then for the bytes, may get those of two files."""
+    place, versions = folder / "progress.json", [bytes([65 + number]) * (100 + 7 * number) for number in range(8)]
+    place.write_bytes(versions[0])
+    ended = threading.Event()
+
+    def write() -> None:
+        for number in itertools.cycle(range(len(versions))):
+            if ended.is_set():
+                return
+            place.write_bytes(versions[number])
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(write)
+        try:
+            seen: Counter[bytes] = Counter()
+            while seen.total() < 300 or len(seen) < 2:
+                seen[place.read_bytes()] += 1
+        finally:
+            ended.set()
+        writer.result()
+    assert set(seen) <= set(versions)
 
 
 def test_listing_is_sorted_and_names_files_and_folders_apart(folder: Location) -> None:
