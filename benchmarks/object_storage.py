@@ -39,14 +39,15 @@ class Times:
 
 
 def tasks_of_arrow(shard: bytes, offsets: Sequence[int]) -> dict[str, Task]:
-    """What is measured, by pyarrow as ``Location`` uses it."""
+    """What is measured, by pyarrow in the way that asks the server least."""
 
     def write(place: Location) -> int:
         with place.filesystem.open_output_stream(place.path, compression=None) as stream:
             return int(stream.write(shard))
 
     def read(place: Location) -> int:
-        return len(place.read_bytes())
+        with place.filesystem.open_input_file(place.path) as file:  # a stream makes many requests
+            return len(file.read())
 
     def ranges(place: Location) -> int:
         with place.filesystem.open_input_file(place.path) as file:
@@ -56,7 +57,7 @@ def tasks_of_arrow(shard: bytes, offsets: Sequence[int]) -> dict[str, Task]:
 
 
 def tasks_of_s3fs(shard: bytes, offsets: Sequence[int]) -> dict[str, Task]:
-    """The same by s3fs, each in the way that asks the server least."""
+    """The same by s3fs."""
 
     def write(place: Location) -> int:
         filesystem, path = place.fsspec()
