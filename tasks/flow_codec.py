@@ -12,7 +12,7 @@ Before them: a flow that its estimator enlarged from a coarser grid, as DIS does
 (tasks/flow_grid.py) and enlarged again when it is read. A pixel is a weighted mean of nodes, so it is no further off
 than they are, which is checked for every pixel before it is relied on. Every other flow is stored pixel by pixel.
 
-DIS flows of 480x854 frames took 95 kB, pixel by pixel 245; half floats in byte planes took 727 kB at four times the
+DIS flows of 480x854 frames took 90 kB, pixel by pixel 245; half floats in byte planes took 727 kB at four times the
 error. Every flow starts with a header: magic, version, steps per pixel, height, width, the number of clamped
 components, and in version 2 the stride of the grid. Version 1 is stored pixel by pixel.
 
